@@ -1,0 +1,116 @@
+//! How the edge proves itself to the origin.
+//!
+//! `Tandem-Signature: t=<unix seconds>,v1=<hex HMAC-SHA256(secret, "<t>.<METHOD>.<path and query>.<body>")>` signs one
+//! request; `Tandem-Delivery` carries the webhook's idempotency key, equal on every retry.
+
+use crate::hmac::{Algorithm, equal, from_hex, mac, to_hex};
+
+/// The header that holds the signature.
+pub const SIGNATURE_HEADER: &str = "tandem-signature";
+/// The header that holds the webhook's idempotency key.
+pub const DELIVERY_HEADER: &str = "tandem-delivery";
+/// How far the two clocks may be apart, and how long a captured request stays usable, in seconds.
+pub const TOLERANCE_SECONDS: u64 = 300;
+
+/// The parts of a request that are signed.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedRequest<'a> {
+    /// Upper-case HTTP method.
+    pub method: &'a str,
+    /// Path and query as they stand in the request line.
+    pub path_and_query: &'a str,
+    /// The body's bytes.
+    pub body: &'a [u8],
+}
+
+impl SignedRequest<'_> {
+    fn mac(&self, secret: &str, at: u64) -> Vec<u8> {
+        let head = format!("{at}.{}.{}.", self.method, self.path_and_query);
+        mac(Algorithm::Sha256, secret.as_bytes(), &[head.as_bytes(), self.body])
+    }
+}
+
+/// The value of [`SIGNATURE_HEADER`] at `now`, in unix seconds.
+pub fn sign(secret: &str, now: u64, request: SignedRequest<'_>) -> String {
+    format!("t={now},v1={}", to_hex(&request.mac(secret, now)))
+}
+
+/// Why a request is not the edge's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HopError {
+    /// The header is not `t=…,v1=…`.
+    #[error("the signature header is malformed")]
+    Malformed,
+    /// The signature's time is more than [`TOLERANCE_SECONDS`] away.
+    #[error("the signature is too old or from the future")]
+    Stale,
+    /// The signature does not match the request.
+    #[error("the signature does not match")]
+    Mismatch,
+}
+
+/// Checks a [`SIGNATURE_HEADER`] against the request that carried it.
+pub fn verify(secret: &str, now: u64, header: &str, request: SignedRequest<'_>) -> Result<(), HopError> {
+    let (at, signature) = header
+        .strip_prefix("t=")
+        .and_then(|rest| rest.split_once(",v1="))
+        .and_then(|(at, signature)| Some((at.parse::<u64>().ok()?, from_hex(signature)?)))
+        .ok_or(HopError::Malformed)?;
+    if now.abs_diff(at) > TOLERANCE_SECONDS {
+        return Err(HopError::Stale);
+    }
+    if equal(&request.mac(secret, at), &signature) { Ok(()) } else { Err(HopError::Mismatch) }
+}
+
+#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_795_000_000;
+
+    #[test]
+    fn known_answer() {
+        let request = SignedRequest { method: "POST", path_and_query: "/twilio/voice?attempt=1", body: b"a=1" };
+        assert_eq!(
+            sign("secret", NOW, request),
+            format!(
+                "t={NOW},v1={}",
+                to_hex(&mac(Algorithm::Sha256, b"secret", &[b"1795000000.POST./twilio/voice?attempt=1.a=1"]))
+            )
+        );
+    }
+
+    #[test]
+    fn malformed_headers() {
+        let request = SignedRequest { method: "POST", path_and_query: "/", body: b"" };
+        for header in ["", "t=1", "t=x,v1=00", "v1=00,t=1", "t=1795000000,v1=zz", "t=-1,v1=00"] {
+            assert_eq!(verify("s", NOW, header, request), Err(HopError::Malformed), "{header}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_the_signed_request_within_the_tolerance_passes(
+            body in proptest::collection::vec(any::<u8>(), 0..64), drift in 0u64..1000, flip in any::<proptest::sample::Index>()
+        ) {
+            let request = SignedRequest { method: "POST", path_and_query: "/twilio/status", body: &body };
+            let header = sign("secret", NOW, request);
+            let expected = if drift <= TOLERANCE_SECONDS { Ok(()) } else { Err(HopError::Stale) };
+            prop_assert_eq!(verify("secret", NOW + drift, &header, request), expected);
+            prop_assert_eq!(verify("secret", NOW - drift, &header, request), expected);
+            prop_assert_eq!(verify("other", NOW, &header, request), Err(HopError::Mismatch));
+            let longer = SignedRequest { path_and_query: "/twilio/status?", ..request };
+            prop_assert_eq!(verify("secret", NOW, &header, longer), Err(HopError::Mismatch));
+            if !body.is_empty() {
+                let mut changed = body.clone();
+                let at = flip.index(changed.len());
+                changed[at] ^= 1;
+                let changed = SignedRequest { body: &changed, ..request };
+                prop_assert_eq!(verify("secret", NOW, &header, changed), Err(HopError::Mismatch));
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The TwiML answers that edge and origin give, so that both give the same.
+
+use super::twiml::{Verb, render};
+use crate::E164;
+use crate::decision::Rejection;
+
+/// Webhook paths, on the edge and on the origin alike.
+pub mod path {
+    /// An incoming call.
+    pub const VOICE: &str = "/twilio/voice";
+    /// What runs after a stream ended.
+    pub const RESUME: &str = "/twilio/resume";
+    /// Call status callbacks.
+    pub const STATUS: &str = "/twilio/status";
+    /// Stream status callbacks.
+    pub const STREAM_STATUS: &str = "/twilio/stream-status";
+}
+
+/// How often a caller is asked to wait for the origin before we give up.
+pub const MAX_HOLD_ATTEMPTS: u32 = 3;
+/// How long a caller waits between two attempts, in seconds.
+const HOLD_PAUSE_SECONDS: u32 = 2;
+/// How long a fallback number rings, in seconds.
+const DIAL_TIMEOUT_SECONDS: u32 = 30;
+
+/// Answers with a media stream to the origin. `base` is the public URL, without a path, to which Twilio comes back.
+pub fn bridge(media_url: &str, base: &str, token: String) -> String {
+    render(&[
+        Verb::ConnectStream {
+            url: media_url.to_owned(),
+            status_callback: format!("{base}{}", path::STREAM_STATUS),
+            parameters: vec![("token", token)],
+        },
+        Verb::Redirect(format!("{base}{}", path::RESUME)),
+    ])
+}
+
+/// Sends the call on to Vapi's inbound URL. Vapi takes it only as the first verb, while the call still rings.
+pub fn redirect_to_vapi(vapi_api_url: &str) -> String {
+    render(&[Verb::Redirect(format!("{}/twilio/inbound_call", vapi_api_url.trim_end_matches('/')))])
+}
+
+/// Answers a call that no agent takes.
+pub fn reject(rejection: &Rejection) -> String {
+    let spoken = match rejection {
+        Rejection::CrossSystem { fallback_number: Some(number), .. } => return dial(number),
+        Rejection::NotInService => "The number you have called is not in service. Goodbye.",
+        Rejection::CrossSystem { fallback_number: None, .. } | Rejection::VapiNumber { .. } => {
+            "We are sorry, this line cannot take your call right now. Please try again later. Goodbye."
+        }
+    };
+    render(&[Verb::Say(spoken.to_owned()), Verb::Hangup])
+}
+
+/// Puts the caller through to a person, and says so.
+pub fn dial(number: &E164) -> String {
+    render(&[
+        Verb::Say("Please hold while we connect you.".to_owned()),
+        Verb::Dial { number: number.to_string(), action: None, timeout_seconds: DIAL_TIMEOUT_SECONDS },
+        Verb::Say("We are sorry, nobody could take your call. Please try again later. Goodbye.".to_owned()),
+        Verb::Hangup,
+    ])
+}
+
+/// Keeps the caller while the origin cannot be reached: `attempt` counts from 1; after the last one, an apology.
+pub fn hold(base: &str, path: &str, attempt: u32) -> String {
+    if attempt > MAX_HOLD_ATTEMPTS {
+        return apologise();
+    }
+    render(&[
+        Verb::Say("One moment, please.".to_owned()),
+        Verb::Pause(HOLD_PAUSE_SECONDS),
+        Verb::Redirect(format!("{base}{path}?attempt={}", attempt + 1)),
+    ])
+}
+
+/// Ends a call that cannot be helped.
+pub fn apologise() -> String {
+    render(&[
+        Verb::Say(
+            "We are sorry, we cannot take your call right now. Please try again in a few minutes. Goodbye.".to_owned(),
+        ),
+        Verb::Hangup,
+    ])
+}
+
+/// Ends the call without a word.
+pub fn hang_up() -> String {
+    render(&[Verb::Hangup])
+}
+
+/// The answer to a callback, and to a call that is over already.
+pub fn nothing() -> String {
+    render(&[])
+}
+
+/// Which attempt a request's query says this is; the first says nothing.
+pub fn attempt(query: &str) -> u32 {
+    query.split('&').find_map(|pair| pair.strip_prefix("attempt=")?.parse().ok()).unwrap_or(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holding_ends_after_three_attempts() {
+        let mut query = String::new();
+        for expected in 2..=4 {
+            let twiml = hold("https://edge.example", path::VOICE, attempt(&query));
+            assert!(twiml.contains("<Pause length=\"2\"/>"));
+            query = format!("attempt={expected}");
+            assert!(twiml.contains(&format!("https://edge.example/twilio/voice?{query}</Redirect>")), "{twiml}");
+        }
+        assert_eq!(hold("https://edge.example", path::VOICE, attempt(&query)), apologise());
+    }
+
+    #[test]
+    fn a_strange_attempt_counts_as_the_first() {
+        for query in ["", "attempt=", "attempt=x", "attempt=0", "attempt=-1", "x=2"] {
+            assert_eq!(attempt(query), 1, "{query}");
+        }
+        assert_eq!(attempt("a=b&attempt=2"), 2);
+    }
+
+    #[test]
+    fn a_fallback_number_is_dialled() {
+        let agent_id = crate::AgentId(uuid::Uuid::nil());
+        let fallback_number = Some("+15550199".parse().unwrap());
+        let twiml = reject(&Rejection::CrossSystem { agent_id, fallback_number });
+        assert!(twiml.contains("<Number>+15550199</Number>"), "{twiml}");
+        assert!(!reject(&Rejection::VapiNumber { agent_id }).contains("<Dial"));
+    }
+}
