@@ -3,6 +3,8 @@
 //! `Tandem-Signature: t=<unix seconds>,v1=<hex HMAC-SHA256(secret, "<t>.<METHOD>.<path and query>.<body>")>` signs one
 //! request; `Tandem-Delivery` carries the webhook's idempotency key, equal on every retry.
 
+use sha2::{Digest, Sha256};
+
 use crate::hmac::{Algorithm, equal, from_hex, mac, to_hex};
 
 /// The header that holds the signature.
@@ -11,6 +13,20 @@ pub const SIGNATURE_HEADER: &str = "tandem-signature";
 pub const DELIVERY_HEADER: &str = "tandem-delivery";
 /// How far the two clocks may be apart, and how long a captured request stays usable, in seconds.
 pub const TOLERANCE_SECONDS: u64 = 300;
+
+/// The longest idempotency key that is sent as it is, in bytes.
+const MAX_DELIVERY_BYTES: usize = 200;
+
+/// An idempotency key as it stands in [`DELIVERY_HEADER`].
+///
+/// Keys are made of what a sender chose, which may be long or hold what no header can; such a key is replaced by its
+/// hash, so that no event is unsendable.
+pub fn delivery(key: String) -> String {
+    if key.len() <= MAX_DELIVERY_BYTES && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return key;
+    }
+    format!("sha256:{}", to_hex(&Sha256::digest(key)))
+}
 
 /// The parts of a request that are signed.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +108,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_key_fits_a_header_and_stays_apart(key in any::<String>(), other in any::<String>()) {
+            let sent = delivery(key.clone());
+            prop_assert!(sent.len() <= MAX_DELIVERY_BYTES && sent.bytes().all(|byte| byte.is_ascii_graphic()), "{sent}");
+            prop_assert_eq!(sent == delivery(other.clone()), key == other);
+        }
+
+        #[test]
+        fn an_ordinary_key_is_sent_as_it_is(key in "[!-~]{1,200}") {
+            prop_assert_eq!(delivery(key.clone()), key);
+        }
+
         #[test]
         fn only_the_signed_request_within_the_tolerance_passes(
             body in proptest::collection::vec(any::<u8>(), 0..64), drift in 0u64..1000, flip in any::<proptest::sample::Index>()

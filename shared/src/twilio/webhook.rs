@@ -1,7 +1,7 @@
 //! The facts of a Twilio webhook that anything here turns on.
 
 use super::form::Form;
-use crate::{AccountSid, CallSid, E164};
+use crate::{AccountSid, CallSid, E164, hop};
 
 /// The header that is the same on every retry of one webhook. Unsigned, and it may be absent.
 pub const IDEMPOTENCY_HEADER: &str = "i-twilio-idempotency-token";
@@ -101,16 +101,16 @@ impl CallWebhook {
 /// Twilio's own token if it sent one; else the call with what tells its webhooks apart.
 pub fn delivery_id(path: &str, form: &Form<'_>, idempotency_token: Option<&str>) -> String {
     if let Some(token) = idempotency_token.filter(|token| !token.is_empty()) {
-        return format!("twilio:{token}");
+        return hop::delivery(format!("twilio:{token}"));
     }
     let field = |name| form.get(name).unwrap_or("-");
-    format!(
+    hop::delivery(format!(
         "twilio:{path}:{}:{}:{}:{}",
         field("CallSid"),
         form.get("StreamEvent").or_else(|| form.get("CallStatus")).unwrap_or("-"),
         form.get("StreamSid").or_else(|| form.get("SequenceNumber")).unwrap_or("-"),
         field("DialCallStatus"),
-    )
+    ))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::hmac::to_hex;
-use crate::{AssistantId, CallSid, E164, VapiCallId};
+use crate::{AssistantId, CallSid, E164, VapiCallId, hop};
 
 /// The type of a server message, as far as its answer depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,7 +220,7 @@ impl RawMessage {
             }
         }
         let digest = to_hex(&facts.finalize());
-        format!("vapi:{call}:{}:{}", self.kind, digest.get(..16).unwrap_or_default())
+        hop::delivery(format!("vapi:{call}:{}:{}", self.kind, digest.get(..16).unwrap_or_default()))
     }
 }
 
