@@ -1,0 +1,107 @@
+//! The database: one file a table. Every statement is checked against the schema at compile time.
+//!
+//! Functions take a connection, so that the caller chooses the transaction. What Postgres holds as text becomes a
+//! type of the domain here and nowhere else. No decisions are made here.
+
+#![expect(
+    deprecated,
+    reason = "sqlx 0.9 warns of the `chrono` that the job library brings, even when told to use `time`"
+)]
+
+pub mod agents;
+pub mod api_keys;
+pub mod calls;
+pub mod events;
+pub mod numbers;
+pub mod projects;
+pub mod replica;
+pub mod routes;
+pub mod stream_tokens;
+pub mod tools;
+pub mod transcript_items;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Executor as _, PgConnection};
+
+/// The schema's steps, compiled in.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// Enough for the API, the jobs and the calls' batches; Postgres allows 100 by default, for all origins together.
+const MAX_CONNECTIONS: u32 = 20;
+/// A request that waits longer for a connection is better refused.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// No statement of ours takes a second; one that hangs must not hold its locks.
+const SESSION_LIMITS: &str = "set statement_timeout = '10s'; set lock_timeout = '5s'; \
+                              set idle_in_transaction_session_timeout = '30s'";
+
+/// Why the store could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Postgres, or the way to it.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// A value that the schema should have refused.
+    #[error("the database holds an invalid {0}")]
+    Corrupt(&'static str),
+}
+
+impl StoreError {
+    /// Whether trying again later may help: the database is away, busy or restarting.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Corrupt(_) => false,
+            Self::Database(error) => match error {
+                sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+                // Connection exceptions, out of resources, operator intervention (timeouts, shutdown), serialization
+                // failures and deadlocks, lock timeouts.
+                sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+                    ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03"
+                }),
+                _ => false,
+            },
+        }
+    }
+}
+
+/// What a store function gives.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Opens the pool. Connects at once, so that a wrong address is found at start.
+pub async fn connect(url: &SecretString) -> sqlx::Result<PgPool> {
+    let options = PgConnectOptions::from_str(url.expose_secret())?.application_name("tandem");
+    PgPoolOptions::new()
+        .max_connections(MAX_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION_LIMITS).await.map(|_| ()) }))
+        .connect_with(options)
+        .await
+}
+
+/// Whether every migration of this binary was applied, unchanged.
+pub async fn is_migrated(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    let table: Option<String> =
+        sqlx::query_scalar("select to_regclass('_sqlx_migrations')::text").fetch_one(&mut *conn).await?;
+    if table.is_none() {
+        return Ok(false);
+    }
+    let applied: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("select version, checksum from _sqlx_migrations where success").fetch_all(conn).await?;
+    Ok(MIGRATIONS
+        .iter()
+        .all(|ours| applied.iter().any(|(version, checksum)| *version == ours.version && **checksum == *ours.checksum)))
+}
+
+/// A text column that the schema guarantees to be valid.
+fn text<T: FromStr>(value: &str, what: &'static str) -> Result<T> {
+    value.parse().map_err(|_| StoreError::Corrupt(what))
+}
+
+/// The same for a column that may be null.
+fn optional_text<T: FromStr>(value: Option<&str>, what: &'static str) -> Result<Option<T>> {
+    value.map(|value| text(value, what)).transpose()
+}

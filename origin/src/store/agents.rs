@@ -1,0 +1,196 @@
+//! Agents: voice assistants, and which system runs their new calls.
+
+pub mod realtime;
+
+use shared::{AgentId, AssistantId, E164, ProjectId, SystemType};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub use self::realtime::RealtimeSettings;
+use super::{Result, StoreError, optional_text, text};
+
+/// A voice assistant of a project.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agent {
+    /// The agent's id.
+    pub id: AgentId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// Unique in the project.
+    pub name: String,
+    /// What it is told to be and do; may be empty.
+    pub instructions: String,
+    /// What it says first; `None`: it waits for the caller.
+    pub greeting: Option<String>,
+    /// How it runs on OpenAI Realtime; `None`: not configured for it.
+    pub realtime: Option<RealtimeSettings>,
+    /// Its assistant at Vapi.
+    pub vapi_assistant_id: Option<AssistantId>,
+    /// Where a call goes that it cannot take.
+    pub fallback_number: Option<E164>,
+    /// Which system runs its new calls.
+    pub system_type: SystemType,
+    /// When that last changed.
+    pub switched_at: Option<OffsetDateTime>,
+}
+
+/// An agent as its owner describes it.
+#[derive(Clone, Debug)]
+pub struct NewAgent<'a> {
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// Unique in the project.
+    pub name: &'a str,
+    /// What it is told to be and do.
+    pub instructions: &'a str,
+    /// What it says first.
+    pub greeting: Option<&'a str>,
+    /// How it runs on OpenAI Realtime.
+    pub realtime: Option<&'a RealtimeSettings>,
+    /// Its assistant at Vapi.
+    pub vapi_assistant_id: Option<&'a AssistantId>,
+    /// Where a call goes that it cannot take.
+    pub fallback_number: Option<&'a E164>,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    name: String,
+    instructions: String,
+    greeting: Option<String>,
+    realtime: Option<serde_json::Value>,
+    vapi_assistant_id: Option<String>,
+    fallback_number: Option<String>,
+    system_type: String,
+    switched_at: Option<OffsetDateTime>,
+}
+
+impl TryFrom<Row> for Agent {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: AgentId(row.id),
+            project_id: ProjectId(row.project_id),
+            name: row.name,
+            instructions: row.instructions,
+            greeting: row.greeting,
+            realtime: row
+                .realtime
+                .map(serde_json::from_value)
+                .transpose()
+                .map_err(|_| StoreError::Corrupt("realtime configuration"))?,
+            vapi_assistant_id: optional_text(row.vapi_assistant_id.as_deref(), "Vapi assistant id")?,
+            fallback_number: optional_text(row.fallback_number.as_deref(), "fallback number")?,
+            system_type: text(&row.system_type, "system type")?,
+            switched_at: row.switched_at,
+        })
+    }
+}
+
+/// One agent of a project.
+pub async fn get(conn: &mut PgConnection, project: ProjectId, id: AgentId) -> Result<Option<Agent>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number,
+                system_type, switched_at
+         from agents where project_id = $1 and id = $2",
+        project.0,
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Agent::try_from)
+    .transpose()
+}
+
+/// One agent of whichever project: for webhooks and calls, which name it by what they were sent.
+pub async fn by_id(conn: &mut PgConnection, id: AgentId) -> Result<Option<Agent>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number,
+                system_type, switched_at
+         from agents where id = $1",
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Agent::try_from)
+    .transpose()
+}
+
+/// The same as [`get`], and nobody else changes the agent or its numbers until the transaction ends.
+pub async fn lock(conn: &mut PgConnection, project: ProjectId, id: AgentId) -> Result<Option<Agent>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number,
+                system_type, switched_at
+         from agents where project_id = $1 and id = $2 for no key update",
+        project.0,
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Agent::try_from)
+    .transpose()
+}
+
+/// The project's newest agents.
+pub async fn list(conn: &mut PgConnection, project: ProjectId, limit: i64) -> Result<Vec<Agent>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number,
+                system_type, switched_at
+         from agents where project_id = $1 order by id desc limit $2",
+        project.0,
+        limit
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(Agent::try_from)
+    .collect()
+}
+
+/// Sets the system of a locked agent and notes when.
+///
+/// The moment is the statement's, not the transaction's: this one may have waited for the lock while calls began on
+/// the old system, and those must count as from before.
+pub async fn set_system_type(conn: &mut PgConnection, id: AgentId, target: SystemType) -> Result<OffsetDateTime> {
+    let switched_at = sqlx::query_scalar!(
+        r#"update agents set system_type = $2, switched_at = clock_timestamp() where id = $1
+           returning switched_at as "switched_at!""#,
+        id.0,
+        target.as_str()
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(switched_at)
+}
+
+/// Makes the agent, or describes the one of that name anew. Its system stays: that only a switch changes.
+pub async fn put(conn: &mut PgConnection, agent: &NewAgent<'_>) -> Result<AgentId> {
+    let realtime =
+        agent.realtime.map(serde_json::to_value).transpose().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let id = sqlx::query_scalar!(
+        "insert into agents (id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
+         on conflict on constraint agents_name_unique do update set
+             instructions = excluded.instructions, greeting = excluded.greeting, realtime = excluded.realtime,
+             vapi_assistant_id = excluded.vapi_assistant_id, fallback_number = excluded.fallback_number
+         returning id",
+        Uuid::now_v7(),
+        agent.project_id.0,
+        agent.name,
+        agent.instructions,
+        agent.greeting,
+        realtime,
+        agent.vapi_assistant_id.map(AssistantId::as_str),
+        agent.fallback_number.map(E164::as_str)
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(AgentId(id))
+}

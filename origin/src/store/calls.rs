@@ -1,0 +1,318 @@
+//! Calls: one record for each phone call, whichever system runs it.
+//!
+//! Everything that arrives about a call may arrive twice, late or out of order. The statements here are written so
+//! that the first word on a fact counts and repeating it changes nothing.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::Value;
+use shared::{AgentId, CallId, CallSid, NumberId, ProjectId, SystemType, VapiCallId};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Result, StoreError, optional_text, text};
+
+/// How far a call has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallStatus {
+    /// Known, not yet answered.
+    Ringing,
+    /// Answered.
+    InProgress,
+    /// Over.
+    Ended,
+}
+
+impl CallStatus {
+    /// The spelling in the database and the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ringing => "ringing",
+            Self::InProgress => "in-progress",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl FromStr for CallStatus {
+    type Err = StoreError;
+
+    fn from_str(word: &str) -> Result<Self> {
+        [Self::Ringing, Self::InProgress, Self::Ended]
+            .into_iter()
+            .find(|status| status.as_str() == word)
+            .ok_or(StoreError::Corrupt("call status"))
+    }
+}
+
+impl fmt::Display for CallStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A phone call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// Our id of the call.
+    pub id: CallId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// Who answers it.
+    pub agent_id: AgentId,
+    /// The number that was called.
+    pub number_id: Option<NumberId>,
+    /// Twilio's name for it.
+    pub call_sid: Option<CallSid>,
+    /// Vapi's name for it.
+    pub vapi_call_id: Option<VapiCallId>,
+    /// The caller, as the provider gave it: a number, `anonymous`, a SIP address.
+    pub from: Option<String>,
+    /// Whom they called.
+    pub to: Option<String>,
+    /// The system that the call belongs to, for good.
+    pub system_type: SystemType,
+    /// How far it has come.
+    pub status: CallStatus,
+    /// When we first heard of it.
+    pub started_at: OffsetDateTime,
+    /// When it was answered.
+    pub answered_at: Option<OffsetDateTime>,
+    /// When it ended.
+    pub ended_at: Option<OffsetDateTime>,
+    /// Why it ended.
+    pub end_reason: Option<String>,
+    /// How often it lost its stream and was taken up again.
+    pub resumes: i32,
+    /// Tokens, seconds and the like, in the provider's terms.
+    pub usage: Value,
+}
+
+/// A call that begins. It needs at least one of its two names.
+#[derive(Clone, Debug)]
+pub struct NewCall<'a> {
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// Who answers it.
+    pub agent_id: AgentId,
+    /// The number that was called.
+    pub number_id: Option<NumberId>,
+    /// Twilio's name for it.
+    pub call_sid: Option<&'a CallSid>,
+    /// Vapi's name for it.
+    pub vapi_call_id: Option<&'a VapiCallId>,
+    /// The caller.
+    pub from: Option<&'a str>,
+    /// Whom they called.
+    pub to: Option<&'a str>,
+    /// The system that it begins on.
+    pub system_type: SystemType,
+    /// When it began.
+    pub started_at: OffsetDateTime,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    agent_id: Uuid,
+    number_id: Option<Uuid>,
+    call_sid: Option<String>,
+    vapi_call_id: Option<String>,
+    from_number: Option<String>,
+    to_number: Option<String>,
+    system_type: String,
+    status: String,
+    started_at: OffsetDateTime,
+    answered_at: Option<OffsetDateTime>,
+    ended_at: Option<OffsetDateTime>,
+    end_reason: Option<String>,
+    resumes: i32,
+    usage: Value,
+}
+
+impl TryFrom<Row> for Call {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: CallId(row.id),
+            project_id: ProjectId(row.project_id),
+            agent_id: AgentId(row.agent_id),
+            number_id: row.number_id.map(NumberId),
+            call_sid: optional_text(row.call_sid.as_deref(), "call SID")?,
+            vapi_call_id: optional_text(row.vapi_call_id.as_deref(), "Vapi call id")?,
+            from: row.from_number,
+            to: row.to_number,
+            system_type: text(&row.system_type, "system type")?,
+            status: row.status.parse()?,
+            started_at: row.started_at,
+            answered_at: row.answered_at,
+            ended_at: row.ended_at,
+            end_reason: row.end_reason,
+            resumes: row.resumes,
+            usage: row.usage,
+        })
+    }
+}
+
+/// Records and pins a call. When it is known already, under either name, the earlier record and its pin stand.
+/// Returns the record and whether it is new.
+pub async fn begin(conn: &mut PgConnection, call: &NewCall<'_>) -> Result<(Call, bool)> {
+    let inserted = sqlx::query!(
+        "insert into calls (id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number,
+                            system_type, started_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         on conflict do nothing",
+        Uuid::now_v7(),
+        call.project_id.0,
+        call.agent_id.0,
+        call.number_id.map(|id| id.0),
+        call.call_sid.map(CallSid::as_str),
+        call.vapi_call_id.map(VapiCallId::as_str),
+        call.from,
+        call.to,
+        call.system_type.as_str(),
+        call.started_at
+    )
+    .execute(&mut *conn)
+    .await?
+    .rows_affected();
+    // A conflicting insert has waited for the other one to commit, so its row is visible now.
+    let row = sqlx::query_as!(
+        Row,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+                status, started_at, answered_at, ended_at, end_reason, resumes, usage
+         from calls where call_sid = $1 or vapi_call_id = $2 order by id limit 1",
+        call.call_sid.map(CallSid::as_str),
+        call.vapi_call_id.map(VapiCallId::as_str)
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok((row.try_into()?, inserted == 1))
+}
+
+/// The call with this name at Twilio.
+pub async fn by_call_sid(conn: &mut PgConnection, call_sid: &CallSid) -> Result<Option<Call>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+                status, started_at, answered_at, ended_at, end_reason, resumes, usage
+         from calls where call_sid = $1",
+        call_sid.as_str()
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Call::try_from)
+    .transpose()
+}
+
+/// The call with this name at Vapi.
+pub async fn by_vapi_call_id(conn: &mut PgConnection, vapi_call_id: &VapiCallId) -> Result<Option<Call>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+                status, started_at, answered_at, ended_at, end_reason, resumes, usage
+         from calls where vapi_call_id = $1",
+        vapi_call_id.as_str()
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Call::try_from)
+    .transpose()
+}
+
+/// One call of a project.
+pub async fn get(conn: &mut PgConnection, project: ProjectId, id: CallId) -> Result<Option<Call>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+                status, started_at, answered_at, ended_at, end_reason, resumes, usage
+         from calls where project_id = $1 and id = $2",
+        project.0,
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Call::try_from)
+    .transpose()
+}
+
+/// The project's newest calls.
+pub async fn list(conn: &mut PgConnection, project: ProjectId, limit: i64) -> Result<Vec<Call>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+                status, started_at, answered_at, ended_at, end_reason, resumes, usage
+         from calls where project_id = $1 order by id desc limit $2",
+        project.0,
+        limit
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(Call::try_from)
+    .collect()
+}
+
+/// Joins a call that Twilio named to its name at Vapi, after it was handed over.
+pub async fn set_vapi_call_id(conn: &mut PgConnection, id: CallId, vapi_call_id: &VapiCallId) -> Result<()> {
+    sqlx::query!(
+        "update calls set vapi_call_id = $2 where id = $1 and vapi_call_id is null",
+        id.0,
+        vapi_call_id.as_str()
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Joins a call that Vapi named to its name at Twilio.
+pub async fn set_call_sid(conn: &mut PgConnection, id: CallId, call_sid: &CallSid) -> Result<()> {
+    sqlx::query!("update calls set call_sid = $2 where id = $1 and call_sid is null", id.0, call_sid.as_str())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Notes that the call was answered. The first time counts; an ended call stays ended.
+pub async fn answered(conn: &mut PgConnection, id: CallId, at: OffsetDateTime) -> Result<()> {
+    sqlx::query!(
+        "update calls set answered_at = coalesce(answered_at, $2),
+                          status = case status when 'ringing' then 'in-progress' else status end
+         where id = $1",
+        id.0,
+        at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Counts that the call lost its stream and is taken up again; tells how often that has happened by now.
+pub async fn resumed(conn: &mut PgConnection, id: CallId) -> Result<i32> {
+    let resumes = sqlx::query_scalar!("update calls set resumes = resumes + 1 where id = $1 returning resumes", id.0)
+        .fetch_one(conn)
+        .await?;
+    Ok(resumes)
+}
+
+/// Notes what the call has used so far, in place of what was noted before.
+pub async fn set_usage(conn: &mut PgConnection, id: CallId, usage: &Value) -> Result<()> {
+    sqlx::query!("update calls set usage = $2 where id = $1", id.0, usage).execute(conn).await?;
+    Ok(())
+}
+
+/// Ends a call. The first to end it gives the reason; `false`: it had ended before.
+pub async fn end(conn: &mut PgConnection, id: CallId, at: OffsetDateTime, reason: &str) -> Result<bool> {
+    let done = sqlx::query!(
+        "update calls set status = 'ended', ended_at = $2, end_reason = $3 where id = $1 and status <> 'ended'",
+        id.0,
+        at,
+        reason
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}

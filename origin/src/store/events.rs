@@ -1,0 +1,168 @@
+//! The audit log. It can be read and added to; the database refuses everything else.
+
+use std::fmt;
+
+use serde_json::Value;
+use shared::{AgentId, CallId, NumberId, ProjectId};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Result;
+
+/// Who did something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// A program with an API key, named by the key's prefix.
+    ApiKey(String),
+    /// Somebody at the command line, named by the command.
+    Command(&'static str),
+    /// The origin itself, on a webhook or a job.
+    Origin,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApiKey(prefix) => write!(f, "api-key:{prefix}"),
+            Self::Command(name) => write!(f, "command:{name}"),
+            Self::Origin => f.write_str("origin"),
+        }
+    }
+}
+
+/// Something that happened, to be logged.
+#[derive(Clone, Debug)]
+pub struct NewEvent<'a> {
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// A dotted word, such as `agent.system_type_changed`.
+    pub kind: &'a str,
+    /// Who did it.
+    pub actor: &'a Actor,
+    /// The agent concerned.
+    pub agent_id: Option<AgentId>,
+    /// The number concerned.
+    pub number_id: Option<NumberId>,
+    /// The call concerned.
+    pub call_id: Option<CallId>,
+    /// The state before a change.
+    pub before: Option<Value>,
+    /// The state after a change.
+    pub after: Option<Value>,
+    /// An object with anything else worth knowing. No phone numbers of callers, nothing that was said.
+    pub details: Value,
+}
+
+impl<'a> NewEvent<'a> {
+    /// An event that concerns nothing in particular yet; fill in the rest with `..`.
+    pub fn new(project_id: ProjectId, kind: &'a str, actor: &'a Actor) -> Self {
+        Self {
+            project_id,
+            kind,
+            actor,
+            agent_id: None,
+            number_id: None,
+            call_id: None,
+            before: None,
+            after: None,
+            details: Value::Object(serde_json::Map::new()),
+        }
+    }
+}
+
+/// Something that was logged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Grows with time.
+    pub id: i64,
+    /// A dotted word.
+    pub kind: String,
+    /// Who did it.
+    pub actor: String,
+    /// The agent concerned.
+    pub agent_id: Option<AgentId>,
+    /// The number concerned.
+    pub number_id: Option<NumberId>,
+    /// The call concerned.
+    pub call_id: Option<CallId>,
+    /// The state before a change.
+    pub before: Option<Value>,
+    /// The state after a change.
+    pub after: Option<Value>,
+    /// Anything else.
+    pub details: Value,
+    /// When it was logged.
+    pub at: OffsetDateTime,
+}
+
+/// Logs an event.
+pub async fn append(conn: &mut PgConnection, event: &NewEvent<'_>) -> Result<()> {
+    sqlx::query!(
+        "insert into event_log (project_id, agent_id, number_id, call_id, type, actor, before, after, details)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        event.project_id.0,
+        event.agent_id.map(|id| id.0),
+        event.number_id.map(|id| id.0),
+        event.call_id.map(|id| id.0),
+        event.kind,
+        event.actor.to_string(),
+        event.before,
+        event.after,
+        event.details
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+struct Row {
+    id: i64,
+    kind: String,
+    actor: String,
+    agent_id: Option<Uuid>,
+    number_id: Option<Uuid>,
+    call_id: Option<Uuid>,
+    before: Option<Value>,
+    after: Option<Value>,
+    details: Value,
+    at: OffsetDateTime,
+}
+
+impl From<Row> for Event {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            kind: row.kind,
+            actor: row.actor,
+            agent_id: row.agent_id.map(AgentId),
+            number_id: row.number_id.map(NumberId),
+            call_id: row.call_id.map(CallId),
+            before: row.before,
+            after: row.after,
+            details: row.details,
+            at: row.at,
+        }
+    }
+}
+
+/// The project's newest events; with `agent`, only that agent's.
+pub async fn list(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    agent: Option<AgentId>,
+    limit: i64,
+) -> Result<Vec<Event>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, type as kind, actor, agent_id, number_id, call_id, before, after, details, at
+         from event_log where project_id = $1 and ($2::uuid is null or agent_id = $2)
+         order by id desc limit $3",
+        project.0,
+        agent.map(|id| id.0),
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(Event::from).collect())
+}

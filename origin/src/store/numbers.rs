@@ -1,0 +1,157 @@
+//! Phone numbers: who answers them, and which system Twilio's calls to them go to.
+//!
+//! Whoever changes a number locks its agent first; the migration `replication` says why.
+
+use shared::route::VapiHandover;
+use shared::{AgentId, E164, NumberId, ProjectId, SystemType};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Result, StoreError, text};
+
+/// A phone number of a project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PhoneNumber {
+    /// The number's id.
+    pub id: NumberId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The number itself.
+    pub number: E164,
+    /// Who answers it; `None`: nobody.
+    pub agent_id: Option<AgentId>,
+    /// Which system answers it.
+    pub system_type: SystemType,
+    /// How a call for a Vapi agent reaches Vapi from here.
+    pub vapi_handover: VapiHandover,
+    /// The number's id at Vapi, by which the bypass names it.
+    pub vapi_phone_number_id: Option<String>,
+}
+
+/// A number as its owner describes it.
+#[derive(Clone, Debug)]
+pub struct NewNumber<'a> {
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// The number itself.
+    pub number: &'a E164,
+    /// Who answers it.
+    pub agent_id: AgentId,
+    /// How a call for a Vapi agent reaches Vapi from here.
+    pub vapi_handover: VapiHandover,
+    /// The number's id at Vapi; the bypass needs one.
+    pub vapi_phone_number_id: Option<&'a str>,
+}
+
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    number: String,
+    agent_id: Option<Uuid>,
+    system_type: String,
+    vapi_handover: String,
+    vapi_phone_number_id: Option<String>,
+}
+
+impl TryFrom<Row> for PhoneNumber {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: NumberId(row.id),
+            project_id: ProjectId(row.project_id),
+            number: text(&row.number, "phone number")?,
+            agent_id: row.agent_id.map(AgentId),
+            system_type: text(&row.system_type, "system type")?,
+            vapi_handover: match row.vapi_handover.as_str() {
+                "none" => VapiHandover::None,
+                "bypass" => VapiHandover::Bypass,
+                "redirect" => VapiHandover::Redirect,
+                _ => return Err(StoreError::Corrupt("Vapi handover")),
+            },
+            vapi_phone_number_id: row.vapi_phone_number_id,
+        })
+    }
+}
+
+/// The record of a number, whosever it is.
+pub async fn by_number(conn: &mut PgConnection, number: &E164) -> Result<Option<PhoneNumber>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id
+         from phone_numbers where number = $1",
+        number.as_str()
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(PhoneNumber::try_from)
+    .transpose()
+}
+
+/// The numbers that these agents answer, in a fixed order.
+pub async fn of_agents(conn: &mut PgConnection, agents: &[AgentId]) -> Result<Vec<PhoneNumber>> {
+    let agents: Vec<Uuid> = agents.iter().map(|agent| agent.0).collect();
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id
+         from phone_numbers where agent_id = any($1) order by number",
+        &agents
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(PhoneNumber::try_from)
+    .collect()
+}
+
+/// The project's newest numbers.
+pub async fn list(conn: &mut PgConnection, project: ProjectId, limit: i64) -> Result<Vec<PhoneNumber>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id
+         from phone_numbers where project_id = $1 order by id desc limit $2",
+        project.0,
+        limit
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(PhoneNumber::try_from)
+    .collect()
+}
+
+/// Sets the system of all numbers of a locked agent.
+pub async fn set_system_type(conn: &mut PgConnection, agent: AgentId, target: SystemType) -> Result<()> {
+    sqlx::query!(
+        "update phone_numbers set system_type = $2 where agent_id = $1 and system_type <> $2",
+        agent.0,
+        target.as_str()
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Makes the number, or describes the project's number anew. `None`: it is another project's. The agent, and the
+/// one that answered the number before, must be locked. A new number starts on the system of its agent.
+pub async fn put(conn: &mut PgConnection, number: &NewNumber<'_>) -> Result<Option<NumberId>> {
+    let id = sqlx::query_scalar!(
+        "insert into phone_numbers
+             (id, project_id, number, agent_id, vapi_handover, vapi_phone_number_id, system_type)
+         select $1, $2, $3, $4, $5, $6, a.system_type from agents a where a.id = $4
+         on conflict on constraint phone_numbers_number_unique do update set
+             agent_id = excluded.agent_id, vapi_handover = excluded.vapi_handover,
+             vapi_phone_number_id = excluded.vapi_phone_number_id, system_type = excluded.system_type
+         where phone_numbers.project_id = excluded.project_id
+         returning id",
+        Uuid::now_v7(),
+        number.project_id.0,
+        number.number.as_str(),
+        number.agent_id.0,
+        number.vapi_handover.as_str(),
+        number.vapi_phone_number_id
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(id.map(NumberId))
+}

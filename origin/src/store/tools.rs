@@ -1,0 +1,103 @@
+//! Tools: functions that agents may call, the same ones on both systems.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::Value;
+use shared::AgentId;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Result, StoreError};
+
+/// A function that an agent may call.
+#[derive(Debug)]
+pub struct Tool {
+    /// The tool's id.
+    pub id: Uuid,
+    /// The function's name, as the model sees it.
+    pub name: String,
+    /// What it does and when to call it, for the model.
+    pub description: String,
+    /// JSON Schema of the arguments.
+    pub parameters: Value,
+    /// Who runs it.
+    pub target: ToolTarget,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// Who runs a tool.
+#[derive(Debug)]
+pub enum ToolTarget {
+    /// We do.
+    Builtin(Builtin),
+    /// A customer's HTTP server.
+    Http {
+        /// Where it is. Whether that address may be called is checked when it is.
+        url: String,
+        /// Signs the requests.
+        secret: SecretString,
+    },
+}
+
+/// Tools of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builtin {
+    /// Ends the call.
+    EndCall,
+    /// Hands the caller to a person.
+    TransferCall,
+    /// Presses keys.
+    SendDtmf,
+}
+
+impl Builtin {
+    /// The spelling in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EndCall => "end_call",
+            Self::TransferCall => "transfer_call",
+            Self::SendDtmf => "send_dtmf",
+        }
+    }
+}
+
+impl fmt::Display for Builtin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The tools of an agent, in a fixed order: a stable list keeps the model's prompt cache.
+pub async fn of_agent(conn: &mut PgConnection, agent: AgentId) -> Result<Vec<Tool>> {
+    let rows = sqlx::query!(
+        "select t.id, t.name, t.description, t.parameters, t.builtin, t.target_url, t.secret, t.timeout_ms
+         from agent_tools at join tools t on t.id = at.tool_id
+         where at.agent_id = $1 order by t.name",
+        agent.0
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let target = match (row.builtin.as_deref(), row.target_url, row.secret) {
+                (Some("end_call"), None, _) => ToolTarget::Builtin(Builtin::EndCall),
+                (Some("transfer_call"), None, _) => ToolTarget::Builtin(Builtin::TransferCall),
+                (Some("send_dtmf"), None, _) => ToolTarget::Builtin(Builtin::SendDtmf),
+                (None, Some(url), Some(secret)) => ToolTarget::Http { url, secret: secret.into() },
+                _ => return Err(StoreError::Corrupt("tool target")),
+            };
+            let timeout_ms = u64::try_from(row.timeout_ms).map_err(|_| StoreError::Corrupt("tool timeout"))?;
+            Ok(Tool {
+                id: row.id,
+                name: row.name,
+                description: row.description,
+                parameters: row.parameters,
+                target,
+                timeout: Duration::from_millis(timeout_ms),
+            })
+        })
+        .collect()
+}

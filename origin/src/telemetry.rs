@@ -1,0 +1,157 @@
+//! Logs and metrics: how the process tells what it does.
+//!
+//! Every metric is declared and explained in [`Metrics`]; nothing registers one elsewhere. No phone number in full,
+//! no transcript, no body and no secret is logged at `info`.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::LogFormat;
+
+/// What is logged when `RUST_LOG` says nothing: our own `info`, and only trouble from libraries.
+const DEFAULT_FILTER: &str = "warn,origin=info,tandem=info";
+
+/// Starts logging, to standard error: standard output belongs to the commands' answers.
+pub fn init(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // A second initialization (in a test) keeps the first.
+    let _ = match format {
+        LogFormat::Text => registry.with(lines.with_target(false)).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    };
+}
+
+/// Everything that is counted and measured, as `GET /metrics` shows it.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// `tandem_http_requests_total`: requests answered, by method, route and status.
+    pub http_requests: Family<RequestLabels, Counter>,
+    /// `tandem_http_request_duration_seconds`: from the request's head to the answer's head, by route.
+    pub http_duration: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    /// `tandem_replication_runs_total`: runs of the replication job, by outcome.
+    pub replication_runs: Family<OutcomeLabels, Counter>,
+    /// `tandem_replicated_keys_total`: keys written to or deleted from the edge's store.
+    pub replicated_keys: Counter,
+    /// `tandem_replication_pending_keys`: keys that differed from the tables when the job last looked.
+    pub replication_pending: Gauge<u64, AtomicU64>,
+    /// `tandem_system_switches_total`: agents switched, by the system they went to.
+    pub switches: Family<SystemLabels, Counter>,
+}
+
+/// Labels of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// HTTP method.
+    pub method: &'static str,
+    /// The route's pattern, never the path: paths are unbounded.
+    pub route: String,
+    /// HTTP status.
+    pub status: u16,
+}
+
+/// Label of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RouteLabels {
+    /// The route's pattern.
+    pub route: String,
+}
+
+/// Label of something that may fail.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// `ok`, or what went wrong.
+    pub outcome: &'static str,
+}
+
+/// Label of a voice system.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SystemLabels {
+    /// The system type.
+    pub system: &'static str,
+}
+
+impl Metrics {
+    /// Declares every metric.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("tandem");
+        let metrics = Self {
+            http_requests: Family::default(),
+            // 1 ms to 16 s.
+            http_duration: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15))),
+            replication_runs: Family::default(),
+            replicated_keys: Counter::default(),
+            replication_pending: Gauge::default(),
+            switches: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("http_requests", "Requests answered", metrics.http_requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "From the request's head to the answer's head",
+            Unit::Seconds,
+            metrics.http_duration.clone(),
+        );
+        registry.register("replication_runs", "Runs of the replication job", metrics.replication_runs.clone());
+        registry.register(
+            "replicated_keys",
+            "Keys written to or deleted from the edge's store",
+            metrics.replicated_keys.clone(),
+        );
+        registry.register(
+            "replication_pending_keys",
+            "Keys that differed from the tables when the replication job last looked",
+            metrics.replication_pending.clone(),
+        );
+        registry.register("system_switches", "Agents switched to a system", metrics.switches.clone());
+        Self { registry, ..metrics }
+    }
+
+    /// Counts an answered request.
+    pub fn observe_request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
+        self.http_requests.get_or_create(&RequestLabels { method, route: route.to_owned(), status }).inc();
+        self.http_duration.get_or_create(&RouteLabels { route: route.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// The text of `GET /metrics`, in the `OpenMetrics` format.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_encoded_under_one_prefix() {
+        let metrics = Metrics::new();
+        metrics.observe_request("GET", "/healthz", 200, Duration::from_millis(3));
+        metrics.replicated_keys.inc_by(2);
+        let text = metrics.encode().unwrap();
+        assert!(text.contains(r#"tandem_http_requests_total{method="GET",route="/healthz",status="200"} 1"#), "{text}");
+        assert!(text.contains("tandem_http_request_duration_seconds_bucket"));
+        assert!(text.contains("tandem_replicated_keys_total 2"));
+    }
+}
