@@ -1,3 +1,4 @@
 //! Simulators.
 
 pub mod hosts;
+pub mod speech;
