@@ -1,4 +1,5 @@
 //! Simulators.
 
 pub mod hosts;
+pub mod shapes;
 pub mod speech;
