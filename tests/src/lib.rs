@@ -1,5 +1,6 @@
 //! Simulators.
 
 pub mod hosts;
+pub mod openai;
 pub mod shapes;
 pub mod speech;
