@@ -199,7 +199,8 @@ create table event_log (
     after       jsonb,
     -- Anything else worth knowing, such as a reason.
     details     jsonb not null default '{}',
-    at          timestamptz not null default now()
+    -- The moment itself: a transaction may have waited for a lock since it began.
+    at          timestamptz not null default clock_timestamp()
 );
 
 create index event_log_project on event_log (project_id, id desc);

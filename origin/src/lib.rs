@@ -4,6 +4,64 @@
 //! (`switching`, `replication`), and that to `store`, `providers` and `jobs`.
 
 pub mod config;
+pub mod http;
+pub mod jobs;
 pub mod keys;
+pub mod providers;
+pub mod replication;
+pub mod seed;
 pub mod store;
+pub mod switching;
 pub mod telemetry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::telemetry::Metrics;
+
+/// Longest time to open a connection to an outside service.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time for a whole request to one; a caller that needs less says so.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What everything in the process shares.
+#[derive(Debug)]
+pub struct App {
+    /// The configuration.
+    pub config: Config,
+    /// The truth.
+    pub db: PgPool,
+    /// For requests to outside services. Follows no redirects: none of them answers with one.
+    pub http: reqwest::Client,
+    /// What is counted and measured.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the process should stop: nothing new is begun, what runs may finish.
+    pub shutdown: CancellationToken,
+    /// What must finish before the process ends, such as calls. Spawn on it, and watch `shutdown`.
+    pub tasks: TaskTracker,
+}
+
+impl App {
+    /// Puts the parts together; the caller has opened the database.
+    pub fn new(config: Config, db: PgPool) -> reqwest::Result<Arc<Self>> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("tandem/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Arc::new(Self {
+            config,
+            db,
+            http,
+            metrics: Arc::new(Metrics::new()),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+}

@@ -1,1 +1,200 @@
-fn main() {}
+//! `tandem`: the origin's one binary.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use clap::{Parser, Subcommand};
+use origin::config::{self, Config, LogFormat};
+use origin::seed::{self, VapiIds};
+use origin::store::api_keys::{self, Role};
+use origin::store::projects;
+use origin::{App, http, jobs, keys, replication, store, telemetry};
+use secrecy::ExposeSecret as _;
+use shared::{AssistantId, ProjectId};
+use sqlx::{Connection as _, PgConnection};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Moves phone agents between Vapi and OpenAI Realtime. Configured by environment variables.
+#[derive(Debug, Parser)]
+#[command(name = "tandem", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve webhooks, the API and calls until told to stop. Needs a migrated database.
+    Serve,
+    /// Bring the database's schema up to date.
+    Migrate,
+    /// Make the demonstration's project, or bring it back to how it began.
+    Seed {
+        /// Id of the demonstration's assistant at Vapi.
+        #[arg(long, default_value = "5e1d9d1c-6f39-4c5e-9a53-8c5b8f0f6a01")]
+        vapi_assistant_id: AssistantId,
+        /// Id of the demonstration's phone number at Vapi.
+        #[arg(long, default_value = "5e1d9d1c-6f39-4c5e-9a53-8c5b8f0f6a02")]
+        vapi_phone_number_id: String,
+        /// Print the ids and a new API key as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Manage API keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Make a key and print it; it cannot be shown again.
+    Create {
+        /// The project's name or id.
+        #[arg(long)]
+        project: String,
+        /// `read` or `write`.
+        #[arg(long)]
+        role: Role,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tandem: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    telemetry::init(LogFormat::from_env()?);
+    // Chosen once for every TLS connection; there is no other provider in the binary.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match cli.command {
+        Command::Serve => serve(Config::from_env()?).await,
+        Command::Migrate => migrate().await,
+        Command::Seed { vapi_assistant_id, vapi_phone_number_id, json } => {
+            let vapi = VapiIds { assistant_id: vapi_assistant_id, phone_number_id: vapi_phone_number_id };
+            seed(&vapi, json).await
+        }
+        Command::Keys(KeysCommand::Create { project, role }) => create_key(&project, role).await,
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    for line in config.services() {
+        tracing::info!("{line}");
+    }
+    let db = store::connect(&config.database_url).await.context("cannot connect to the database of DATABASE_URL")?;
+    require_migrated(&mut *db.acquire().await?).await?;
+    let listener = TcpListener::bind(config.bind_addr)
+        .await
+        .with_context(|| format!("cannot listen on BIND_ADDR {}", config.bind_addr))?;
+    let address = listener.local_addr()?;
+    let drain_timeout = config.drain_timeout;
+    let app = App::new(config, db)?;
+    // What changed while no origin could replicate is sent now.
+    replication::enqueue(&mut *app.db.acquire().await?).await?;
+
+    let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
+    cancel_on_signal(&app)?;
+    tracing::info!("Listening on http://{address}");
+    let server = axum::serve(listener, http::router(Arc::clone(&app)))
+        .with_graceful_shutdown(app.shutdown.clone().cancelled_owned());
+    let finish = async {
+        server.await?;
+        app.tasks.close();
+        app.tasks.wait().await;
+        jobs.await?;
+        anyhow::Ok(())
+    };
+    let late = async {
+        app.shutdown.cancelled().await;
+        tokio::time::sleep(drain_timeout).await;
+    };
+    tokio::select! {
+        result = finish => result?,
+        () = late => tracing::warn!("Stopped with work unfinished, after DRAIN_TIMEOUT_SECONDS"),
+    }
+    tracing::info!("Stopped");
+    Ok(())
+}
+
+/// On the first SIGTERM or Ctrl-C: begin nothing new, finish what runs.
+fn cancel_on_signal(app: &App) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = app.shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("Stopping: no new work, what runs may finish");
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+/// Applies our migrations and the job library's, both of which wait for another process that does the same.
+async fn migrate() -> anyhow::Result<()> {
+    let url = config::database_url()?;
+    let db = store::connect_unlimited(&url).await.context("cannot connect to the database of DATABASE_URL")?;
+    store::MIGRATIONS.run(&db).await?;
+    jobs::migrate(&db).await?;
+    tracing::info!("The database is up to date");
+    Ok(())
+}
+
+async fn seed(vapi: &VapiIds, json: bool) -> anyhow::Result<()> {
+    let mut conn = connect_migrated().await?;
+    let mut tx = conn.begin().await?;
+    let seeded = seed::seed(&mut tx, vapi).await?;
+    let key = new_key(&mut tx, seeded.project_id, Role::Write).await?;
+    tx.commit().await?;
+    if json {
+        let mut answer = serde_json::to_value(&seeded)?;
+        answer["apiKey"] = key.into();
+        println!("{answer}");
+    } else {
+        for agent in &seeded.agents {
+            println!("{} answers {} on {}: agent {}", agent.name, agent.number, agent.system_type, agent.id);
+        }
+        println!("API key, shown only now: {key}");
+    }
+    Ok(())
+}
+
+async fn create_key(project: &str, role: Role) -> anyhow::Result<()> {
+    let mut conn = connect_migrated().await?;
+    let id = projects::find(&mut conn, project).await?.with_context(|| format!("there is no project {project:?}"))?;
+    println!("{}", new_key(&mut conn, id, role).await?);
+    Ok(())
+}
+
+async fn new_key(conn: &mut PgConnection, project: ProjectId, role: Role) -> anyhow::Result<String> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    let (key, kept) = keys::make(random);
+    api_keys::insert(conn, project, role, &kept).await?;
+    Ok(key.expose_secret().to_owned())
+}
+
+async fn connect_migrated() -> anyhow::Result<PgConnection> {
+    let url = config::database_url()?;
+    let mut conn =
+        PgConnection::connect(url.expose_secret()).await.context("cannot connect to the database of DATABASE_URL")?;
+    require_migrated(&mut conn).await?;
+    Ok(conn)
+}
+
+async fn require_migrated(conn: &mut PgConnection) -> anyhow::Result<()> {
+    let migrated = store::is_migrated(conn).await? && jobs::is_migrated(conn).await?;
+    ensure!(migrated, "the database's schema is not this version's: run `tandem migrate`");
+    Ok(())
+}

@@ -82,6 +82,11 @@ pub async fn connect(url: &SecretString) -> sqlx::Result<PgPool> {
         .await
 }
 
+/// A pool of one connection without limits on time: for migrations, which may wait for locks and rewrite tables.
+pub async fn connect_unlimited(url: &SecretString) -> sqlx::Result<PgPool> {
+    PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT).connect(url.expose_secret()).await
+}
+
 /// Whether every migration of this binary was applied, unchanged.
 pub async fn is_migrated(conn: &mut PgConnection) -> sqlx::Result<bool> {
     let table: Option<String> =

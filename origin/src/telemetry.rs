@@ -3,6 +3,7 @@
 //! Every metric is declared and explained in [`Metrics`]; nothing registers one elsewhere. No phone number in full,
 //! no transcript, no body and no secret is logged at `info`.
 
+use std::io::IsTerminal as _;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ const DEFAULT_FILTER: &str = "warn,origin=info,tandem=info";
 pub fn init(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // A second initialization (in a test) keeps the first.
     let _ = match format {
         LogFormat::Text => registry.with(lines.with_target(false)).try_init(),

@@ -1,0 +1,90 @@
+//! Jobs: work that must happen after a commit, kept in Postgres by the library `graphile_worker`.
+//!
+//! The library retries with growing delays. Its schema is its own; [`migrate`] brings it up to date.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use graphile_worker::{
+    Cron, TaskHandler as _, Worker, WorkerOptions, WorkerRecoveryConfig, WorkerShutdownConfig, WorkerUtils,
+};
+use sqlx::{PgConnection, PgPool};
+
+use crate::App;
+use crate::providers::cloudflare::Kv;
+use crate::replication::{Replicate, Replicator};
+
+/// Where the library keeps its tables.
+const SCHEMA: &str = "graphile_worker";
+/// Jobs at a time. Replication alone never runs twice at once.
+const CONCURRENCY: usize = 4;
+/// How long a job may go on after a request to stop. It is taken up again afterwards.
+const GRACE: Duration = Duration::from_secs(10);
+/// A worker that was killed leaves its queue locked; another takes over this long after its last heartbeat.
+const DEAD_AFTER: Duration = Duration::from_secs(30);
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// The pause before the worker is started again after the database failed under it.
+const RESTART_AFTER: Duration = Duration::from_secs(2);
+
+/// Brings the library's schema up to date.
+pub async fn migrate(db: &PgPool) -> anyhow::Result<()> {
+    Ok(WorkerUtils::new(db, SCHEMA).migrate().await?)
+}
+
+/// Whether the library's schema is there.
+pub async fn is_migrated(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select to_regclass('graphile_worker.migrations') is not null").fetch_one(conn).await
+}
+
+/// Runs jobs until the app shuts down.
+pub async fn run(app: Arc<App>) {
+    let Some(cloudflare) = &app.config.cloudflare else {
+        // Nothing is marked as done: the job waits for an origin that can do it.
+        return;
+    };
+    let kv = Kv::new(app.http.clone(), cloudflare);
+    while !app.shutdown.is_cancelled() {
+        let replicator = Replicator::new(app.db.clone(), kv.clone(), Arc::clone(&app.metrics));
+        let result = match worker(&app, replicator).await {
+            Ok(worker) => worker.run().await.map_err(anyhow::Error::from),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::error!(error = format!("{error:#}"), "The job worker stopped and is started again");
+            tokio::select! {
+                () = tokio::time::sleep(RESTART_AFTER) => {}
+                () = app.shutdown.cancelled() => {}
+            }
+        }
+    }
+}
+
+async fn worker(app: &App, replicator: Replicator) -> anyhow::Result<Worker> {
+    let shutdown = WorkerShutdownConfig::default()
+        .listen_os_shutdown_signals(false)
+        .grace_period(GRACE)
+        .interrupted_job_retry_delay(Duration::ZERO)
+        .shutdown_signal(app.shutdown.clone().cancelled_owned());
+    let recovery = WorkerRecoveryConfig::default()
+        .heartbeat_interval(HEARTBEAT)
+        .sweep_interval(HEARTBEAT)
+        .sweep_threshold(DEAD_AFTER)
+        .recovery_delay(Duration::ZERO);
+    // Every minute whatever happens: this bounds the delay after an outage, where the growing delays of retries would
+    // reach hours, and it finds changes that were made by hand.
+    let sweep = Cron::every_minute::<Replicate>()
+        .queue(Replicate::IDENTIFIER)
+        .job_key(Replicate::IDENTIFIER)
+        .payload(Replicate::default())?;
+    Ok(WorkerOptions::default()
+        .pg_pool(app.db.clone())
+        .schema(SCHEMA)
+        .concurrency(CONCURRENCY)
+        .worker_shutdown(shutdown)
+        .worker_recovery(recovery)
+        .add_extension(replicator)
+        .define_job::<Replicate>()
+        .with_cron(sweep)
+        .init()
+        .await?)
+}
