@@ -4,3 +4,4 @@ pub mod hosts;
 pub mod openai;
 pub mod shapes;
 pub mod speech;
+pub mod twilio;
