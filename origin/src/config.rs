@@ -12,8 +12,6 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use shared::AccountSid;
 
-/// A shorter secret is likely a placeholder; the edge and the origin share a random one.
-const MIN_SECRET_LENGTH: usize = 16;
 /// Longer than most calls. What is still up then is handed over.
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_mins(10);
 
@@ -138,6 +136,17 @@ impl Config {
         }
     }
 
+    /// The edge's public base, without a slash at its end.
+    pub fn edge_base(&self) -> String {
+        self.edge_url.as_str().trim_end_matches('/').to_owned()
+    }
+
+    /// The origin's own public base: where `MEDIA_URL` points, over https.
+    pub fn origin_base(&self) -> String {
+        // An origin of a special scheme, such as wss, is `scheme://host[:port]`.
+        self.media_url.origin().ascii_serialization().replacen("ws", "http", 1)
+    }
+
     /// One sentence for each optional service: whether it is on, and what that means.
     pub fn services(&self) -> [&'static str; 4] {
         let say = |on: bool, yes: &'static str, no: &'static str| if on { yes } else { no };
@@ -203,7 +212,7 @@ impl Vars<'_> {
         let bind_addr = self.parsed("BIND_ADDR", "127.0.0.1:8080", "an address such as 127.0.0.1:8080");
         let edge_url = self.public_url("EDGE_URL", "https");
         let media_url = self.public_url("MEDIA_URL", "wss");
-        let edge_origin_secret = self.edge_origin_secret();
+        let edge_origin_secret = self.required("EDGE_ORIGIN_SECRET").map(SecretString::from);
         let openai = self.openai();
         let twilio = self.twilio();
         let vapi = self.vapi();
@@ -238,14 +247,6 @@ impl Vars<'_> {
             self.fault("DATABASE_URL must start with postgres://");
         }
         Some(url.into())
-    }
-
-    fn edge_origin_secret(&mut self) -> Option<SecretString> {
-        let secret = self.required("EDGE_ORIGIN_SECRET")?;
-        if secret.len() < MIN_SECRET_LENGTH {
-            self.fault(format!("EDGE_ORIGIN_SECRET must have at least {MIN_SECRET_LENGTH} characters"));
-        }
-        Some(secret.into())
     }
 
     fn openai(&mut self) -> Option<OpenAi> {
@@ -347,11 +348,10 @@ impl Vars<'_> {
     /// A URL that others call: Twilio takes nothing but https and wss, and no query in a stream's URL.
     fn public_url(&mut self, name: &str, scheme: &str) -> Option<Url> {
         let value = self.required(name)?;
-        let url = Url::parse(&value).ok().filter(|url| {
-            url.scheme() == scheme && url.has_host() && url.query().is_none() && url.fragment().is_none()
-        });
+        let url = Url::parse(&value).ok();
+        let url = url.filter(|url| is_safe(url, scheme) && url.query().is_none() && url.fragment().is_none());
         if url.is_none() {
-            self.fault(format!("{name} must be a {scheme}:// URL without a query"));
+            self.fault(format!("{name} must be a {scheme}:// URL without a query (unencrypted only on this machine)"));
         }
         url
     }
@@ -359,16 +359,19 @@ impl Vars<'_> {
     /// A URL that we call, with a key: encrypted, or on this machine.
     fn service_url(&mut self, name: &str, default: &str) -> Option<Url> {
         let value = self.optional(name).unwrap_or_else(|| default.to_owned());
-        let (secure, plain) = if default.starts_with("wss") { ("wss", "ws") } else { ("https", "http") };
-        let url = Url::parse(&value).ok().filter(|url| {
-            let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-            url.has_host() && (url.scheme() == secure || (local && url.scheme() == plain))
-        });
+        let scheme = if default.starts_with("wss") { "wss" } else { "https" };
+        let url = Url::parse(&value).ok().filter(|url| is_safe(url, scheme));
         if url.is_none() {
-            self.fault(format!("{name} must be a {secure}:// URL (unencrypted only on this machine)"));
+            self.fault(format!("{name} must be a {scheme}:// URL (unencrypted only on this machine)"));
         }
         url
     }
+}
+
+/// Whether a URL has this encrypted scheme, or its plain twin and stays on this machine.
+fn is_safe(url: &Url, scheme: &str) -> bool {
+    let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    url.has_host() && (url.scheme() == scheme || (local && scheme.strip_suffix('s') == Some(url.scheme())))
 }
 
 /// The tokens as plain text, for code that checks signatures. Keep the result short-lived.
@@ -406,7 +409,6 @@ mod tests {
     fn every_fault_is_named_at_once() {
         let faults = Config::read(|name| match name {
             "EDGE_URL" => Some("http://edge.example.com".to_owned()),
-            "EDGE_ORIGIN_SECRET" => Some("short".to_owned()),
             "TWILIO_ACCOUNT_SID" => Some("AC1".to_owned()),
             "VAPI_API_URL" => Some("http://vapi.example.com".to_owned()),
             "BIND_ADDR" => Some("8080".to_owned()),
@@ -418,7 +420,7 @@ mod tests {
             "DATABASE_URL is not set",
             "MEDIA_URL is not set",
             "EDGE_URL must",
-            "EDGE_ORIGIN_SECRET must",
+            "EDGE_ORIGIN_SECRET is not set",
             "TWILIO_AUTH_TOKEN is not set, but TWILIO_ACCOUNT_SID is",
             "VAPI_API_URL must",
             "BIND_ADDR must",

@@ -4,8 +4,10 @@ pub mod api;
 pub mod auth;
 pub mod extract;
 pub mod health;
+pub mod media_stream;
 pub mod observe;
 pub mod problem;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -20,6 +22,8 @@ use crate::http::problem::Problem;
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(health::router())
+        .merge(media_stream::router())
+        .merge(webhooks::router())
         .nest("/api", api::router())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this path."))
         .method_not_allowed_fallback(async || {

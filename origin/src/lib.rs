@@ -3,6 +3,9 @@
 //! Read the migrations first, then `main.rs`, then this file. Inside, things point one way: `http` to the domain
 //! (`switching`, `replication`), and that to `store`, `providers` and `jobs`.
 
+pub mod answering;
+pub mod bridge;
+pub mod calls;
 pub mod config;
 pub mod http;
 pub mod jobs;
@@ -13,6 +16,8 @@ pub mod seed;
 pub mod store;
 pub mod switching;
 pub mod telemetry;
+pub mod tools;
+pub mod vapi_calls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +26,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::calls::Recorder;
 use crate::config::Config;
 use crate::telemetry::Metrics;
 
@@ -38,8 +44,12 @@ pub struct App {
     pub db: PgPool,
     /// For requests to outside services. Follows no redirects: none of them answers with one.
     pub http: reqwest::Client,
+    /// For requests to tools' servers.
+    pub tools: tools::Client,
     /// What is counted and measured.
     pub metrics: Arc<Metrics>,
+    /// Keeps what calls tell of themselves.
+    pub recorder: Recorder,
     /// Cancelled when the process should stop: nothing new is begun, what runs may finish.
     pub shutdown: CancellationToken,
     /// What must finish before the process ends, such as calls. Spawn on it, and watch `shutdown`.
@@ -55,13 +65,10 @@ impl App {
             .timeout(REQUEST_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        Ok(Arc::new(Self {
-            config,
-            db,
-            http,
-            metrics: Arc::new(Metrics::new()),
-            shutdown: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        }))
+        let tools = tools::Client::new(config.tools_allow_private)?;
+        let metrics = Arc::new(Metrics::new());
+        let tasks = TaskTracker::new();
+        let recorder = Recorder::start(db.clone(), Arc::clone(&metrics));
+        Ok(Arc::new(Self { config, db, http, tools, metrics, recorder, shutdown: CancellationToken::new(), tasks }))
     }
 }

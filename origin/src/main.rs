@@ -110,6 +110,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         server.await?;
         app.tasks.close();
         app.tasks.wait().await;
+        app.recorder.flush().await;
         jobs.await?;
         anyhow::Ok(())
     };

@@ -50,6 +50,12 @@ pub struct Metrics {
     pub replicated_keys: Counter,
     /// `tandem_replication_pending_keys`: keys that differed from the tables when the job last looked.
     pub replication_pending: Gauge<u64, AtomicU64>,
+    /// `tandem_live_calls`: calls bridged at this moment.
+    pub live_calls: Gauge,
+    /// `tandem_streams_refused_total`: media streams that were not let in.
+    pub streams_refused: Counter,
+    /// `tandem_call_records_dropped_total`: facts of calls lost because too many waited for the database.
+    pub call_records_dropped: Counter,
     /// `tandem_system_switches_total`: agents switched, by the system they went to.
     pub switches: Family<SystemLabels, Counter>,
 }
@@ -97,6 +103,9 @@ impl Metrics {
             replication_runs: Family::default(),
             replicated_keys: Counter::default(),
             replication_pending: Gauge::default(),
+            live_calls: Gauge::default(),
+            streams_refused: Counter::default(),
+            call_records_dropped: Counter::default(),
             switches: Family::default(),
             registry: Registry::default(),
         };
@@ -117,6 +126,13 @@ impl Metrics {
             "replication_pending_keys",
             "Keys that differed from the tables when the replication job last looked",
             metrics.replication_pending.clone(),
+        );
+        registry.register("live_calls", "Calls bridged at this moment", metrics.live_calls.clone());
+        registry.register("streams_refused", "Media streams that were not let in", metrics.streams_refused.clone());
+        registry.register(
+            "call_records_dropped",
+            "Facts of calls lost because too many waited for the database",
+            metrics.call_records_dropped.clone(),
         );
         registry.register("system_switches", "Agents switched to a system", metrics.switches.clone());
         Self { registry, ..metrics }

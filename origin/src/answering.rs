@@ -1,0 +1,193 @@
+//! How a phone call is answered: the decision, made from Postgres, carried out as TwiML.
+//!
+//! The same table as at the edge (`shared::decision`). A call is pinned to its system here, before anything is done
+//! for it, so that whatever is repeated finds the pin.
+
+use secrecy::ExposeSecret as _;
+use shared::decision::{Rejection, VoiceDecision, decide_voice};
+use shared::route::{Lookup, NumberRoute};
+use shared::stream_token::StreamGrant;
+use shared::twilio::answer;
+use shared::twilio::webhook::{CallStatus, CallWebhook};
+use shared::{AgentId, CallSid, E164, SystemType};
+use time::OffsetDateTime;
+
+use crate::App;
+use crate::providers::vapi::{self, BypassCall, VapiError};
+use crate::store::agents::Agent;
+use crate::store::calls::{Call, NewCall};
+use crate::store::events::{Actor, NewEvent};
+use crate::store::numbers::PhoneNumber;
+use crate::store::{self, StoreError};
+
+/// How often a call that lost its stream is taken up again; a stream that fails so often will fail once more.
+const MAX_RESUMES: i32 = 5;
+
+/// A webhook about a call, and where Twilio is to come back to.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    /// The facts.
+    pub webhook: &'a CallWebhook,
+    /// Public URL, without a path, of the server that Twilio asked.
+    pub base: &'a str,
+}
+
+/// Everything that the database says about a number.
+struct Known {
+    route: NumberRoute,
+    agent: Agent,
+    number: PhoneNumber,
+}
+
+/// Answers an incoming call.
+pub async fn voice(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreError> {
+    let known = match &incoming.webhook.to {
+        Some(number) => find(app, number).await?,
+        None => None,
+    };
+    let decision = decide_voice(Lookup::Truth(known.as_ref().map(|known| &known.route)));
+    let call_sid = &incoming.webhook.call_sid;
+    tracing::info!(%call_sid, decision = word(&decision), "incoming call decided");
+    match (decision, known) {
+        (VoiceDecision::Bridge { agent_id }, Some(known)) => {
+            begin(app, incoming, &known, SystemType::OpenaiRealtime).await?;
+            Ok(bridge(app, incoming.base, call_sid.clone(), agent_id))
+        }
+        (VoiceDecision::BypassToVapi { .. }, Some(known)) => bypass(app, incoming, &known).await,
+        (VoiceDecision::RedirectToVapi { .. }, Some(known)) => {
+            begin(app, incoming, &known, SystemType::Vapi).await?;
+            Ok(answer::redirect_to_vapi(vapi_url(app)))
+        }
+        (VoiceDecision::Reject(rejection), known) => {
+            if let Some(known) = &known {
+                rejected(app, incoming, known, rejection.reason()).await?;
+            }
+            Ok(answer::reject(&rejection))
+        }
+        // The truth always decides; a decision for an agent has found one.
+        (_, _) => Ok(answer::reject(&Rejection::NotInService)),
+    }
+}
+
+/// Answers Twilio's question how a call goes on whose stream has ended.
+pub async fn resume(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreError> {
+    if matches!(incoming.webhook.status, CallStatus::Over(_)) {
+        return Ok(answer::nothing());
+    }
+    let call_sid = &incoming.webhook.call_sid;
+    let call = store::calls::by_call_sid(&mut *app.db.acquire().await?, call_sid).await?;
+    match call {
+        // No stream was let in: the call has not begun on any system yet.
+        None => voice(app, incoming).await,
+        Some(call) if call.ended_at.is_some() => Ok(answer::hang_up()),
+        Some(call) if call.system_type == SystemType::Vapi => Ok(answer::hang_up()),
+        Some(call) => take_up(app, incoming, &call).await,
+    }
+}
+
+/// Gives a live call a new stream, unless streams keep failing.
+async fn take_up(app: &App, incoming: &Incoming<'_>, call: &Call) -> Result<String, StoreError> {
+    let mut conn = app.db.acquire().await?;
+    let resumes = store::calls::resumed(&mut conn, call.id).await?;
+    let call_sid = &incoming.webhook.call_sid;
+    if resumes <= MAX_RESUMES {
+        tracing::warn!(%call_sid, resumes, "call lost its stream and is taken up again");
+        return Ok(bridge(app, incoming.base, call_sid.clone(), call.agent_id));
+    }
+    tracing::error!(%call_sid, resumes, reason = "stream_failed", "call given up");
+    store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), "stream_failed").await?;
+    let agent = store::agents::by_id(&mut conn, call.agent_id).await?;
+    Ok(agent.and_then(|agent| agent.fallback_number).map_or_else(answer::apologise, |number| answer::dial(&number)))
+}
+
+/// Hands the call to Vapi, which gives the TwiML.
+async fn bypass(app: &App, incoming: &Incoming<'_>, known: &Known) -> Result<String, StoreError> {
+    let call_sid = &incoming.webhook.call_sid;
+    let call = begin(app, incoming, known, SystemType::Vapi).await?;
+    match vapi_call(app, incoming, known, &call).await {
+        Ok(BypassCall { id, twiml }) => {
+            if call.vapi_call_id.as_ref() != Some(&id) {
+                store::calls::set_vapi_call_id(&mut *app.db.acquire().await?, call.id, &id).await?;
+            }
+            Ok(twiml)
+        }
+        Err(error) => {
+            tracing::error!(%call_sid, error = &error as &dyn std::error::Error, "Vapi does not take the call");
+            rejected(app, incoming, known, "vapi_unavailable").await?;
+            store::calls::end(&mut *app.db.acquire().await?, call.id, OffsetDateTime::now_utc(), "vapi_unavailable")
+                .await?;
+            Ok(known.agent.fallback_number.as_ref().map_or_else(answer::apologise, answer::dial))
+        }
+    }
+}
+
+async fn vapi_call(app: &App, incoming: &Incoming<'_>, known: &Known, call: &Call) -> Result<BypassCall, VapiError> {
+    let config = app.config.vapi.as_ref().ok_or(VapiError::Incomplete("configuration"))?;
+    // Twilio repeats a webhook whose answer it did not get: the call is there already.
+    if let Some(id) = &call.vapi_call_id {
+        return vapi::bypass_call(&app.http, config, id).await;
+    }
+    let number_id = known.number.vapi_phone_number_id.as_deref().ok_or(VapiError::Incomplete("phone number id"))?;
+    let assistant = known.agent.vapi_assistant_id.as_ref().ok_or(VapiError::Incomplete("assistant id"))?;
+    vapi::create_bypass_call(&app.http, config, number_id, assistant, incoming.webhook.from.as_ref()).await
+}
+
+fn bridge(app: &App, base: &str, call_sid: CallSid, agent_id: AgentId) -> String {
+    let token = StreamGrant::new(call_sid, agent_id, unix_now()).mint(app.config.edge_origin_secret.expose_secret());
+    answer::bridge(app.config.media_url.as_str(), base, token)
+}
+
+/// Records the call and pins it; an earlier record and its pin stand.
+async fn begin(app: &App, incoming: &Incoming<'_>, known: &Known, system: SystemType) -> Result<Call, StoreError> {
+    let webhook = incoming.webhook;
+    let new = NewCall {
+        project_id: known.agent.project_id,
+        agent_id: known.agent.id,
+        number_id: Some(known.number.id),
+        call_sid: Some(&webhook.call_sid),
+        vapi_call_id: None,
+        from: webhook.from.as_ref().map(E164::as_str),
+        to: webhook.to.as_ref().map(E164::as_str),
+        system_type: system,
+        started_at: OffsetDateTime::now_utc(),
+    };
+    let (call, _) = store::calls::begin(&mut *app.db.acquire().await?, &new).await?;
+    Ok(call)
+}
+
+async fn rejected(app: &App, incoming: &Incoming<'_>, known: &Known, reason: &str) -> Result<(), StoreError> {
+    let event = NewEvent {
+        agent_id: Some(known.agent.id),
+        number_id: Some(known.number.id),
+        details: serde_json::json!({ "reason": reason, "callSid": incoming.webhook.call_sid }),
+        ..NewEvent::new(known.agent.project_id, "call.rejected", &Actor::Origin)
+    };
+    store::events::append(&mut *app.db.acquire().await?, &event).await
+}
+
+async fn find(app: &App, number: &E164) -> Result<Option<Known>, StoreError> {
+    let mut conn = app.db.acquire().await?;
+    let Some(route) = store::routes::number(&mut conn, number).await? else { return Ok(None) };
+    let Some(number) = store::numbers::by_number(&mut conn, number).await? else { return Ok(None) };
+    let Some(agent) = store::agents::by_id(&mut conn, route.agent_id).await? else { return Ok(None) };
+    Ok(Some(Known { route, agent, number }))
+}
+
+fn vapi_url(app: &App) -> &str {
+    app.config.vapi.as_ref().map_or("https://api.vapi.ai", |vapi| vapi.api_url.as_str())
+}
+
+fn word(decision: &VoiceDecision) -> &'static str {
+    match decision {
+        VoiceDecision::Bridge { .. } => "bridge",
+        VoiceDecision::BypassToVapi { .. } => "bypass_to_vapi",
+        VoiceDecision::RedirectToVapi { .. } => "redirect_to_vapi",
+        VoiceDecision::Reject(rejection) => rejection.reason(),
+        VoiceDecision::AskOrigin => "ask_origin",
+    }
+}
+
+/// Unix seconds.
+pub fn unix_now() -> u64 {
+    u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0)
+}

@@ -1,0 +1,319 @@
+//! Recorded scripts of events, on a clock that the test moves.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::*;
+
+struct Script {
+    call: Call,
+    now: Millis,
+    out: Vec<Action>,
+}
+
+impl Script {
+    fn opening(greeting: Option<&str>) -> Self {
+        let start: twilio::Start = serde_json::from_value(json!({
+            "streamSid": "MZ1", "callSid": "CA1",
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
+        }))
+        .unwrap();
+        let setup = Setup {
+            stream_sid: start.stream_sid().unwrap(),
+            session_update: r#"{"type":"session.update"}"#.into(),
+            greeting: greeting.map(str::to_owned),
+            replay: Vec::new(),
+            next_position: 0,
+        };
+        let mut script = Self { call: Call::new(setup, 0), now: 0, out: Vec::new() };
+        script.input(Input::ModelReady);
+        assert_eq!(script.sent_to_model(), [json!({"type": "session.update"})]);
+        script
+    }
+
+    fn talking() -> Self {
+        let mut script = Self::opening(None);
+        script.model(&confirmed("audio/pcmu"));
+        assert!(script.take().is_empty());
+        script
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        self.call.handle(self.now, input, &mut self.out);
+    }
+
+    fn model(&mut self, event: &Value) {
+        let text = event.to_string();
+        self.call.handle(self.now, Input::Model(Event::parse(&text).unwrap()), &mut self.out);
+    }
+
+    fn caller(&mut self, event: &Value) {
+        let text = event.to_string();
+        self.call.handle(self.now, Input::Caller(twilio::Event::parse(&text).unwrap()), &mut self.out);
+    }
+
+    fn agent_speaks(&mut self, response: &str, item: &str, ms: usize) {
+        let delta = STANDARD.encode(vec![0x55; ms * 8]);
+        self.model(&json!({"type": "response.output_audio.delta", "response_id": response, "item_id": item,
+            "content_index": 0, "delta": delta}));
+    }
+
+    fn take(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.out)
+    }
+
+    fn sent_to_model(&mut self) -> Vec<Value> {
+        let parse = |action| match action {
+            Action::ToModel(text) => serde_json::from_str(&text).ok(),
+            _ => None,
+        };
+        self.take().into_iter().filter_map(parse).collect()
+    }
+
+    fn sent_to_caller(&mut self) -> Vec<Value> {
+        let parse = |action| match action {
+            Action::ToCaller(text) => serde_json::from_str(&text).ok(),
+            _ => None,
+        };
+        self.take().into_iter().filter_map(parse).collect()
+    }
+}
+
+fn confirmed(format: &str) -> Value {
+    json!({"type": "session.updated", "session": {"audio": {
+        "input": {"format": {"type": format}}, "output": {"format": {"type": "audio/pcmu"}}}}})
+}
+
+fn media(byte: u8) -> Value {
+    json!({"event": "media", "media": {"payload": STANDARD.encode([byte; 160])}})
+}
+
+fn mark(name: &str) -> Value {
+    json!({"event": "mark", "mark": {"name": name}})
+}
+
+fn speech_started() -> Value {
+    json!({"type": "input_audio_buffer.speech_started", "audio_start_ms": 0, "item_id": "next"})
+}
+
+fn created(id: &str) -> Value {
+    json!({"type": "response.created", "response": {"id": id}})
+}
+
+fn done(id: &str, status: &str) -> Value {
+    json!({"type": "response.done", "response": {"id": id, "status": status, "usage": null}})
+}
+
+fn mark_names(messages: &[Value]) -> Vec<String> {
+    messages.iter().filter_map(|m| m["mark"]["name"].as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn audio_is_held_until_both_formats_are_confirmed() {
+    let mut script = Script::opening(None);
+    script.caller(&media(1));
+    script.caller(&media(2));
+    assert!(script.take().is_empty());
+    script.model(&confirmed("audio/pcmu"));
+    script.caller(&media(3));
+    let sent: Vec<_> = script.sent_to_model().iter().map(|m| m["audio"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(sent, [1, 2, 3].map(|byte| STANDARD.encode([byte; 160])));
+}
+
+#[test]
+fn held_audio_is_bounded_and_the_oldest_goes() {
+    let mut script = Script::opening(None);
+    for _ in 0..600 {
+        script.caller(&media(7));
+    }
+    script.model(&confirmed("audio/pcmu"));
+    // 10 s of 20 ms frames.
+    assert_eq!(script.sent_to_model().len(), 500);
+}
+
+#[test]
+fn an_unconfirmed_format_ends_the_stream_before_noise_is_heard() {
+    let mut script = Script::opening(None);
+    script.model(&confirmed("audio/pcm"));
+    assert_eq!(script.take(), [Action::End(EndReason::SessionRefused)]);
+    script.agent_speaks("r1", "a", 100);
+    assert!(script.take().is_empty(), "nothing comes after the end");
+}
+
+#[test]
+fn a_refused_session_and_a_silent_one_end_the_stream_with_the_call_alive() {
+    let mut script = Script::opening(None);
+    script.model(
+        &json!({"type": "error", "error": {"code": "unknown_parameter", "message": "", "event_id": SESSION_EVENT_ID}}),
+    );
+    assert_eq!(script.take().last(), Some(&Action::End(EndReason::SessionRefused)));
+
+    let mut script = Script::opening(None);
+    assert_eq!(script.call.deadline(), Some(OPENING_LIMIT_MS));
+    script.now = OPENING_LIMIT_MS;
+    script.input(Input::Tick);
+    assert_eq!(script.take(), [Action::End(EndReason::SetupTimedOut)]);
+    assert!(!EndReason::SetupTimedOut.ends_call());
+}
+
+#[test]
+fn the_greeting_is_asked_for_once() {
+    let mut script = Script::opening(Some("Good morning."));
+    script.model(&confirmed("audio/pcmu"));
+    let sent = script.sent_to_model();
+    assert_eq!(sent[0]["type"], "response.create");
+    assert!(sent[0]["response"]["instructions"].as_str().unwrap().ends_with("Good morning."));
+    script.model(&confirmed("audio/pcmu"));
+    assert!(script.sent_to_model().is_empty());
+}
+
+#[test]
+fn agent_audio_passes_in_pieces_with_a_mark_after_each() {
+    let mut script = Script::talking();
+    script.model(&created("r1"));
+    script.agent_speaks("r1", "a", 500);
+    let sent = script.sent_to_caller();
+    let kinds: Vec<_> = sent.iter().map(|m| m["event"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["media", "mark", "media", "mark", "media", "mark"]);
+    let bytes: usize =
+        sent.iter().filter_map(|m| m["media"]["payload"].as_str()).map(|p| STANDARD.decode(p).unwrap().len()).sum();
+    assert_eq!(bytes, 4000);
+}
+
+#[test]
+fn barge_in_clears_first_then_truncates_at_what_was_heard_and_drops_late_audio() {
+    let mut script = Script::talking();
+    script.model(&created("r1"));
+    script.model(
+        &json!({"type": "response.output_audio_transcript.delta", "item_id": "a", "delta": "one two three four"}),
+    );
+    script.agent_speaks("r1", "a", 1000);
+    let marks = mark_names(&script.sent_to_caller());
+    script.now = 210;
+    script.caller(&mark(&marks[0]));
+    script.now = 510;
+    script.model(&speech_started());
+
+    let actions = script.take();
+    assert_eq!(actions[0], Action::ToCaller(r#"{"event":"clear","streamSid":"MZ1"}"#.into()));
+    let Action::ToModel(truncate) = &actions[1] else { panic!("{actions:?}") };
+    let truncate: Value = serde_json::from_str(truncate).unwrap();
+    assert_eq!(truncate["type"], "conversation.item.truncate");
+    assert_eq!(truncate["item_id"], "a");
+    // The first piece of 1599 bytes is confirmed, 300 ms went by since.
+    assert_eq!(truncate["audio_end_ms"], (1599 + 300 * 8) / 8);
+    let Action::Line(line) = &actions[2] else { panic!("{actions:?}") };
+    assert_eq!((line.text.as_str(), line.interrupted), ("one two", true));
+
+    // Twilio returns all pending marks after a clear; they must not count as heard.
+    for name in &marks[1..] {
+        script.caller(&mark(name));
+    }
+    script.agent_speaks("r1", "a", 200);
+    assert!(script.take().is_empty());
+    script.model(&done("r1", "cancelled"));
+    script.model(&created("r2"));
+    script.agent_speaks("r2", "b", 200);
+    assert_eq!(script.sent_to_caller()[0]["event"], "media");
+}
+
+#[test]
+fn barge_in_after_generation_ended_still_clears() {
+    let mut script = Script::talking();
+    script.model(&created("r1"));
+    script.agent_speaks("r1", "a", 3000);
+    script.model(&done("r1", "completed"));
+    script.take();
+    script.now = 100;
+    script.model(&speech_started());
+    assert_eq!(script.sent_to_caller(), [json!({"event": "clear", "streamSid": "MZ1"})]);
+}
+
+#[test]
+fn several_items_are_truncated_each_at_its_own_position() {
+    let mut script = Script::talking();
+    script.model(&created("r1"));
+    script.agent_speaks("r1", "a", 100);
+    script.agent_speaks("r1", "b", 100);
+    script.take();
+    script.now = 150;
+    script.model(&speech_started());
+    let cut: Vec<_> = script
+        .sent_to_model()
+        .iter()
+        .map(|m| (m["item_id"].as_str().unwrap().to_owned(), m["audio_end_ms"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(cut, [("a".to_owned(), 100), ("b".to_owned(), 50)]);
+}
+
+#[test]
+fn speech_while_nothing_plays_sends_nothing() {
+    let mut script = Script::talking();
+    script.model(&speech_started());
+    assert!(script.take().is_empty());
+}
+
+#[test]
+fn tools_run_at_once_and_one_response_follows_all_outputs() {
+    let mut script = Script::talking();
+    script.model(&created("r1"));
+    let call = |id: &str| {
+        json!({"type": "response.output_item.done", "item": {"id": format!("item_{id}"), "type": "function_call",
+            "status": "completed", "call_id": id, "name": "f", "arguments": "{}"}})
+    };
+    script.model(&call("c1"));
+    script.model(&call("c2"));
+    script.model(&call("c1"));
+    let runs = script.take().into_iter().filter(|a| matches!(a, Action::RunTool(_))).count();
+    assert_eq!(runs, 2, "a repeated item runs nothing");
+    script.input(Input::ToolDone { call_id: "c2".into(), output: "two".into() });
+    assert_eq!(script.sent_to_model().len(), 1);
+    script.input(Input::ToolDone { call_id: "c1".into(), output: "one".into() });
+    let sent = script.sent_to_model();
+    assert_eq!(sent[0]["item"]["output"], "one");
+    assert_eq!(sent.len(), 1, "the first response still runs");
+    script.model(&done("r1", "completed"));
+    assert_eq!(script.sent_to_model()[0]["type"], "response.create");
+    script.input(Input::ToolDone { call_id: "c1".into(), output: "again".into() });
+    assert!(script.take().is_empty());
+}
+
+#[test]
+fn harmless_errors_never_end_a_call() {
+    let mut script = Script::talking();
+    for code in ["response_cancel_not_active", "invalid_value", "input_audio_buffer_commit_empty", "brand_new"] {
+        script.model(&json!({"type": "error", "error": {"code": code, "message": "", "event_id": null}}));
+    }
+    assert!(script.take().iter().all(|action| matches!(action, Action::Fault { .. })));
+    script.model(&json!({"type": "error", "error": {"code": "session_expired", "message": ""}}));
+    assert_eq!(script.take().last(), Some(&Action::End(EndReason::ModelLost)));
+}
+
+#[test]
+fn a_failed_response_is_noticed() {
+    let mut script = Script::talking();
+    script.model(&created("r1"));
+    script.model(&json!({"type": "response.done", "response": {"id": "r1", "status": "failed",
+        "status_details": {"error": {"code": "server_error", "message": ""}}, "usage": {"total_tokens": 3}}}));
+    assert_eq!(
+        script.take(),
+        [Action::Usage(json!({"total_tokens": 3})), Action::Fault { code: "server_error".into(), context: "response" }]
+    );
+}
+
+#[test]
+fn hanging_up_in_mid_sentence_keeps_what_was_heard() {
+    let mut script = Script::talking();
+    script.model(&created("r1"));
+    script.model(
+        &json!({"type": "response.output_audio_transcript.delta", "item_id": "a", "delta": "one two three four"}),
+    );
+    script.agent_speaks("r1", "a", 1000);
+    script.take();
+    script.now = 500;
+    script.caller(&json!({"event": "stop"}));
+    let actions = script.take();
+    assert!(matches!(&actions[0], Action::Line(line) if line.text == "one two" && line.heard_ms == Some(500)));
+    assert_eq!(actions[1..], [Action::End(EndReason::CallerHungUp)]);
+}

@@ -1,0 +1,320 @@
+//! Events of OpenAI's Realtime API over WebSocket, general availability shapes.
+//!
+//! Only what the bridge acts on is read; unknown types are normal. Source: OpenAI's API reference, "Realtime client
+//! events" and "Realtime server events".
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::playback::Part;
+use super::wire::{Audio, Text};
+
+/// What OpenAI says.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The session's settings, all of them, after an accepted `session.update`.
+    SessionUpdated {
+        /// Whether audio is mu-law in both directions.
+        mulaw: bool,
+    },
+    /// The caller began to speak.
+    SpeechStarted,
+    /// The caller's turn is closed and has become an item.
+    Committed(ItemId<'a>),
+    /// What the caller said, from a separate model that may be late.
+    CallerTranscript(ItemId<'a>, Text<'a>),
+    /// A response has begun.
+    ResponseCreated(ResponseId),
+    /// The response has a new item.
+    ItemAdded(String),
+    /// A piece of the agent's audio.
+    Audio {
+        /// The response it belongs to.
+        response_id: Text<'a>,
+        /// The item's part it belongs to.
+        part: Part,
+        /// mu-law.
+        audio: Audio<'a>,
+    },
+    /// A piece of what the agent says; it runs ahead of the audio.
+    TranscriptDelta(ItemId<'a>, Text<'a>),
+    /// All that the agent says in an item.
+    TranscriptDone(ItemId<'a>, Text<'a>),
+    /// The model wants a tool to run; the arguments are complete.
+    FunctionCall(FunctionCall),
+    /// A response is over, whatever the outcome.
+    ResponseDone(ResponseDone),
+    /// Something that we sent was refused, or the session is ending.
+    Error(ErrorBody),
+    /// Anything that the bridge does not act on.
+    Other,
+}
+
+/// The id of an item, still in the message.
+pub type ItemId<'a> = Text<'a>;
+/// The id of a response.
+pub type ResponseId = String;
+
+/// A function call that the model has finished writing.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct FunctionCall {
+    /// The item.
+    #[serde(rename = "id")]
+    pub item_id: String,
+    /// Unique in the session; the output names it.
+    pub call_id: String,
+    /// The tool's name.
+    pub name: String,
+    /// JSON text, as the model wrote it.
+    pub arguments: String,
+}
+
+/// How a response ended.
+#[derive(Debug, Deserialize)]
+pub struct ResponseDone {
+    /// The response.
+    pub id: ResponseId,
+    /// `completed`, `cancelled`, `failed` or `incomplete`.
+    pub status: String,
+    /// Why, unless completed. A failure is told here and nowhere else.
+    pub status_details: Option<StatusDetails>,
+    /// Tokens, by kind.
+    pub usage: Option<Value>,
+}
+
+/// Why a response is not completed.
+#[derive(Debug, Deserialize)]
+pub struct StatusDetails {
+    /// `turn_detected`, `client_cancelled`, `max_output_tokens`, `content_filter`.
+    pub reason: Option<String>,
+    /// The fault, of a failed response.
+    pub error: Option<ErrorBody>,
+}
+
+/// A fault in OpenAI's words.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ErrorBody {
+    /// A stable word.
+    pub code: Option<String>,
+    /// A sentence. It may quote what was sent, so it does not belong into logs at `info`.
+    #[serde(default)]
+    pub message: String,
+    /// The client event that was refused.
+    pub event_id: Option<String>,
+}
+
+impl ErrorBody {
+    /// Whether the session is lost, and every later one would fail alike or must be made anew.
+    pub fn is_fatal(&self) -> bool {
+        matches!(
+            self.code.as_deref(),
+            Some(
+                "session_expired"
+                    | "beta_api_shape_disabled"
+                    | "insufficient_quota"
+                    | "invalid_api_key"
+                    | "account_deactivated"
+                    | "billing_hard_limit_reached"
+            )
+        )
+    }
+}
+
+/// One pass over the message, with nothing copied that is not needed.
+#[derive(Deserialize)]
+struct Frame<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    #[serde(borrow)]
+    response_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    item_id: Option<Text<'a>>,
+    content_index: Option<u32>,
+    #[serde(borrow)]
+    delta: Option<Text<'a>>,
+    #[serde(borrow)]
+    transcript: Option<Text<'a>>,
+    #[serde(borrow)]
+    session: Option<&'a RawValue>,
+    #[serde(borrow)]
+    response: Option<&'a RawValue>,
+    #[serde(borrow)]
+    item: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    status: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Identified {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct SessionBody {
+    audio: SessionAudio,
+}
+
+#[derive(Deserialize)]
+struct SessionAudio {
+    input: SessionDirection,
+    output: SessionDirection,
+}
+
+#[derive(Deserialize)]
+struct SessionDirection {
+    format: Format,
+}
+
+#[derive(Deserialize)]
+struct Format {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl<'a> Event<'a> {
+    /// Reads one text message.
+    pub fn parse(message: &'a str) -> Result<Self, serde_json::Error> {
+        let frame: Frame<'a> = serde_json::from_str(message)?;
+        let Frame { kind, response_id, item_id, content_index, delta, transcript, session, response, item, error } =
+            frame;
+        let event = match kind.as_str() {
+            "response.output_audio.delta" => match (response_id, item_id, delta.and_then(Text::borrowed)) {
+                (Some(response_id), Some(item), Some(delta)) => Audio::new(delta).map(|audio| {
+                    let part = Part { item_id: item.as_str().to_owned(), content_index: content_index.unwrap_or(0) };
+                    Self::Audio { response_id, part, audio }
+                }),
+                _ => None,
+            },
+            "session.updated" => {
+                let session: SessionBody = read(session)?;
+                let mulaw = [session.audio.input, session.audio.output].iter().all(|d| d.format.kind == "audio/pcmu");
+                Some(Self::SessionUpdated { mulaw })
+            }
+            "input_audio_buffer.speech_started" => Some(Self::SpeechStarted),
+            "input_audio_buffer.committed" => item_id.map(Self::Committed),
+            "conversation.item.input_audio_transcription.completed" => {
+                item_id.zip(transcript).map(|(item, text)| Self::CallerTranscript(item, text))
+            }
+            "response.created" => Some(Self::ResponseCreated(read::<Identified>(response)?.id)),
+            "response.output_item.added" => Some(Self::ItemAdded(read::<Identified>(item)?.id)),
+            "response.output_audio_transcript.delta" => {
+                item_id.zip(delta).map(|(item, text)| Self::TranscriptDelta(item, text))
+            }
+            "response.output_audio_transcript.done" => {
+                item_id.zip(transcript).map(|(item, text)| Self::TranscriptDone(item, text))
+            }
+            "response.output_item.done" => {
+                let head: Item = read(item)?;
+                // A cancelled response also closes its items, with arguments that may be cut.
+                if head.kind == "function_call" && head.status.as_deref() == Some("completed") {
+                    Some(Self::FunctionCall(FunctionCall { item_id: head.id, ..read(item)? }))
+                } else {
+                    None
+                }
+            }
+            "response.done" => Some(Self::ResponseDone(read(response)?)),
+            "error" => Some(Self::Error(read(error)?)),
+            _ => None,
+        };
+        Ok(event.unwrap_or(Self::Other))
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(value: Option<&'a RawValue>) -> Result<T, serde_json::Error> {
+    serde_json::from_str(value.map_or("null", RawValue::get))
+}
+
+/// Passes the caller's audio on.
+pub fn append(audio: Audio<'_>) -> String {
+    format!(r#"{{"type":"input_audio_buffer.append","audio":"{}"}}"#, audio.as_str())
+}
+
+/// Lets the model speak. `instructions` replace the session's for this one response.
+pub fn create_response(event_id: &str, instructions: Option<&str>) -> String {
+    let mut event = json!({ "type": "response.create", "event_id": event_id });
+    if let Some(instructions) = instructions {
+        event["response"] = json!({ "instructions": instructions });
+    }
+    event.to_string()
+}
+
+/// Makes the model forget what of an item was not heard.
+pub fn truncate(part: &Part, heard_ms: u64) -> String {
+    json!({
+        "type": "conversation.item.truncate",
+        "item_id": part.item_id,
+        "content_index": part.content_index,
+        "audio_end_ms": heard_ms,
+    })
+    .to_string()
+}
+
+/// Gives the model a tool's output.
+pub fn function_output(call_id: &str, output: &str) -> String {
+    json!({
+        "type": "conversation.item.create",
+        "item": { "type": "function_call_output", "call_id": call_id, "output": output },
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audio_delta_in_any_key_order() {
+        let text = r#"{"delta":"//8A","item_id":"item_1","content_index":0,"response_id":"resp_1","output_index":0,"event_id":"e","type":"response.output_audio.delta"}"#;
+        let Event::Audio { response_id, part, audio } = Event::parse(text).unwrap() else { panic!("not audio") };
+        assert_eq!((response_id.as_str(), part.item_id.as_str(), audio.byte_len()), ("resp_1", "item_1", 3));
+    }
+
+    #[test]
+    fn mulaw_must_be_confirmed_both_ways() {
+        let updated = |output: &str| {
+            format!(
+                r#"{{"type":"session.updated","session":{{"audio":{{"input":{{"format":{{"type":"audio/pcmu"}}}},"output":{{"format":{output}}}}}}}}}"#
+            )
+        };
+        let both = updated(r#"{"type":"audio/pcmu"}"#);
+        assert!(matches!(Event::parse(&both), Ok(Event::SessionUpdated { mulaw: true })));
+        let one = updated(r#"{"type":"audio/pcm","rate":24000}"#);
+        assert!(matches!(Event::parse(&one), Ok(Event::SessionUpdated { mulaw: false })));
+    }
+
+    #[test]
+    fn only_completed_function_calls_count() {
+        let done = |status: &str| {
+            format!(
+                r#"{{"type":"response.output_item.done","item":{{"id":"item_1","type":"function_call","status":"{status}","call_id":"call_1","name":"f","arguments":"{{\"a\":1}}"}}}}"#
+            )
+        };
+        let text = done("completed");
+        let Event::FunctionCall(call) = Event::parse(&text).unwrap() else { panic!("not a call") };
+        assert_eq!((call.call_id.as_str(), call.arguments.as_str()), ("call_1", r#"{"a":1}"#));
+        assert!(matches!(Event::parse(&done("incomplete")), Ok(Event::Other)));
+    }
+
+    #[test]
+    fn a_failed_response_tells_why() {
+        let text = r#"{"type":"response.done","response":{"id":"resp_1","status":"failed","status_details":{"type":"failed","error":{"type":"x","code":"rate_limit_exceeded","message":"slow down"}},"usage":null}}"#;
+        let Event::ResponseDone(done) = Event::parse(text).unwrap() else { panic!("not done") };
+        let code = done.status_details.and_then(|details| details.error?.code);
+        assert_eq!(code.as_deref(), Some("rate_limit_exceeded"));
+    }
+
+    #[test]
+    fn unknown_types_pass() {
+        assert!(matches!(Event::parse(r#"{"type":"brand.new","delta":"x"}"#), Ok(Event::Other)));
+        assert!(Event::parse("{}").is_err());
+    }
+}

@@ -1,0 +1,220 @@
+//! The shell around a call: owns both sockets and the clock, feeds the state machine and does what it says.
+//!
+//! One task runs one stream. Whatever is slow (the database, tools) is handed to others, so audio never waits for it.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::extract::ws::{Message as CallerMessage, Utf8Bytes, WebSocket};
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Message as ModelMessage;
+
+use super::call::{Action, Call, EndReason, Input};
+use super::openai::{Event as ModelEvent, FunctionCall};
+use super::twilio::Event as CallerEvent;
+use crate::providers::openai::{ConnectError, Socket};
+
+/// A peer that does not take a message within this time is gone.
+const SEND_LIMIT: Duration = Duration::from_secs(5);
+/// A closing handshake that takes longer is not waited for.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// Keeps middle boxes from closing OpenAI's socket while nobody speaks.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// Tool outputs under way; far more than a model asks for at once.
+const TOOL_QUEUE: usize = 64;
+
+/// What a call does besides speaking.
+pub trait Effects {
+    /// Starts a tool. Its output goes to `done`, some time.
+    fn run_tool(&mut self, call: FunctionCall, done: mpsc::Sender<ToolDone>);
+    /// Keeps a line, usage or a fault.
+    fn note(&mut self, action: Action);
+}
+
+/// A tool's output.
+#[derive(Debug)]
+pub struct ToolDone {
+    /// The function call.
+    pub call_id: String,
+    /// Text for the model.
+    pub output: String,
+}
+
+/// What one turn of the loop woke up for.
+enum Woken {
+    Caller(Option<Utf8Bytes>),
+    Connected(Box<Result<Socket, ConnectError>>),
+    Model(Option<tokio_tungstenite::tungstenite::Utf8Bytes>),
+    Tool(ToolDone),
+    Ping,
+    Deadline,
+    /// A message that carries nothing for us, such as a pong.
+    Nothing,
+}
+
+/// Runs a stream to its end and closes both sockets.
+pub async fn run(
+    mut caller: WebSocket,
+    mut call: Call,
+    connecting: impl Future<Output = Result<Socket, ConnectError>>,
+    effects: &mut impl Effects,
+) -> EndReason {
+    let started = Instant::now();
+    let mut connecting = pin!(connecting);
+    let mut model: Option<Socket> = None;
+    let mut connected = false;
+    let (tool_done, mut tools) = mpsc::channel(TOOL_QUEUE);
+    let mut ping = interval(PING_EVERY);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut out = Vec::new();
+
+    loop {
+        let deadline = call.deadline().map(|at| started + Duration::from_millis(at));
+        let woken = tokio::select! {
+            message = caller.recv() => caller_text(message),
+            message = next(&mut model), if model.is_some() => message,
+            result = &mut connecting, if !connected => Woken::Connected(Box::new(result)),
+            Some(done) = tools.recv() => Woken::Tool(done),
+            () = sleep_until(deadline.unwrap_or(started)), if deadline.is_some() => Woken::Deadline,
+            _ = ping.tick() => Woken::Ping,
+        };
+        let now = millis(started);
+        match &woken {
+            Woken::Caller(Some(text)) => match CallerEvent::parse(text) {
+                Ok(event) => call.handle(now, Input::Caller(event), &mut out),
+                Err(error) => tracing::warn!(%error, "Twilio sent a message that cannot be read"),
+            },
+            Woken::Caller(None) => call.handle(now, Input::CallerGone, &mut out),
+            Woken::Model(Some(text)) => match ModelEvent::parse(text) {
+                Ok(event) => call.handle(now, Input::Model(event), &mut out),
+                Err(error) => tracing::warn!(%error, "OpenAI sent an event that cannot be read"),
+            },
+            Woken::Model(None) => call.handle(now, Input::ModelGone, &mut out),
+            Woken::Deadline => call.handle(now, Input::Tick, &mut out),
+            Woken::Ping | Woken::Nothing | Woken::Connected(_) | Woken::Tool(_) => {}
+        }
+        match woken {
+            Woken::Connected(result) => {
+                connected = true;
+                match *result {
+                    Ok(socket) => {
+                        model = Some(socket);
+                        call.handle(now, Input::ModelReady, &mut out);
+                    }
+                    Err(error) => {
+                        tracing::error!(error = &error as &dyn std::error::Error, "no session at OpenAI");
+                        call.handle(now, Input::ModelGone, &mut out);
+                    }
+                }
+            }
+            Woken::Tool(ToolDone { call_id, output }) => {
+                call.handle(now, Input::ToolDone { call_id, output }, &mut out);
+            }
+            Woken::Ping => {
+                if let Some(socket) = &mut model {
+                    // A failed ping shows as a closed socket at the next read.
+                    let _ = timeout(SEND_LIMIT, socket.send(ModelMessage::Ping(Vec::new().into()))).await;
+                }
+            }
+            _ => {}
+        }
+        if let Some(reason) = perform(&mut out, &mut call, started, &mut caller, &mut model, effects, &tool_done).await
+        {
+            close(caller, model).await;
+            return reason;
+        }
+    }
+}
+
+/// Does what the call said. A peer that cannot be sent to is reported to the call, which may say more.
+async fn perform(
+    out: &mut Vec<Action>,
+    call: &mut Call,
+    started: Instant,
+    caller: &mut WebSocket,
+    model: &mut Option<Socket>,
+    effects: &mut impl Effects,
+    tool_done: &mpsc::Sender<ToolDone>,
+) -> Option<EndReason> {
+    let mut ended = None;
+    while !out.is_empty() {
+        let mut lost = None;
+        let (mut to_caller, mut to_model) = (false, false);
+        for action in std::mem::take(out) {
+            match action {
+                Action::ToCaller(text) => {
+                    to_caller = true;
+                    if !sent(caller.feed(CallerMessage::text(text))).await {
+                        lost = Some(Input::CallerGone);
+                    }
+                }
+                Action::ToModel(text) => {
+                    if let Some(socket) = model.as_mut() {
+                        to_model = true;
+                        if !sent(socket.feed(ModelMessage::text(text))).await {
+                            lost = Some(Input::ModelGone);
+                        }
+                    }
+                }
+                Action::RunTool(function) => effects.run_tool(function, tool_done.clone()),
+                Action::Line(_) | Action::Usage(_) | Action::Fault { .. } => effects.note(action),
+                Action::End(reason) => ended = Some(reason),
+            }
+        }
+        if to_caller && !sent(caller.flush()).await {
+            lost = Some(Input::CallerGone);
+        }
+        if to_model
+            && let Some(socket) = model.as_mut()
+            && !sent(socket.flush()).await
+        {
+            lost = Some(Input::ModelGone);
+        }
+        if let Some(lost) = lost
+            && ended.is_none()
+        {
+            call.handle(millis(started), lost, out);
+        }
+    }
+    ended
+}
+
+async fn sent<E>(sending: impl Future<Output = Result<(), E>>) -> bool {
+    matches!(timeout(SEND_LIMIT, sending).await, Ok(Ok(())))
+}
+
+fn caller_text(message: Option<Result<CallerMessage, axum::Error>>) -> Woken {
+    match message {
+        Some(Ok(CallerMessage::Text(text))) => Woken::Caller(Some(text)),
+        Some(Ok(CallerMessage::Close(_)) | Err(_)) | None => Woken::Caller(None),
+        Some(Ok(_)) => Woken::Nothing,
+    }
+}
+
+async fn next(model: &mut Option<Socket>) -> Woken {
+    let Some(socket) = model else { return Woken::Nothing };
+    match socket.next().await {
+        Some(Ok(ModelMessage::Text(text))) => Woken::Model(Some(text)),
+        Some(Ok(ModelMessage::Close(frame))) => {
+            let code = frame.map(|frame| u16::from(frame.code));
+            tracing::info!(code, "OpenAI closed the session");
+            Woken::Model(None)
+        }
+        Some(Err(_)) | None => Woken::Model(None),
+        Some(Ok(_)) => Woken::Nothing,
+    }
+}
+
+async fn close(mut caller: WebSocket, model: Option<Socket>) {
+    let _ = timeout(CLOSE_LIMIT, caller.send(CallerMessage::Close(None))).await;
+    if let Some(mut socket) = model {
+        let _ = timeout(CLOSE_LIMIT, socket.close(None)).await;
+    }
+}
+
+fn millis(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,241 @@
+//! From an accepted socket to a running call: who may come in, for which agent, and what is kept of it.
+//!
+//! Nothing is opened towards OpenAI before the token is good. A stream that is not let in is closed with the call
+//! alive: Twilio then asks `/twilio/resume`, which decides afresh.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use shared::stream_token::{self, StreamGrant, TokenError};
+use shared::{CallId, CallSid, SystemType};
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::call::{Action, Call, Setup};
+use super::openai::FunctionCall;
+use super::pump::{self, Effects, ToolDone};
+use super::session;
+use super::transcript::Role;
+use super::twilio::{Event, Start};
+use crate::App;
+use crate::answering::unix_now;
+use crate::calls::{Entry, add_usage};
+use crate::providers::openai;
+use crate::store::agents::Agent;
+use crate::store::calls::{CallStatus, NewCall};
+use crate::store::tools::ToolTarget;
+use crate::store::transcript_items::{self, Speaker};
+use crate::store::{self, StoreError};
+use crate::tools::{self, Invocation};
+
+/// A stream that does not start within this time is closed.
+const START_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a stream is not let in.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("the origin is stopping")]
+    Stopping,
+    #[error("the stream did not start in time")]
+    NoStart,
+    #[error("the stream is not mu-law at 8 kHz")]
+    Format,
+    #[error("the stream has no valid call or stream id")]
+    Ids,
+    #[error("the stream has no token")]
+    NoToken,
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("the stream token was used before")]
+    TokenUsed,
+    #[error("the agent is gone")]
+    NoAgent,
+    #[error("the agent is not on openai-realtime")]
+    OtherSystem,
+    #[error("the call is over or belongs to another system")]
+    NotOurs,
+    #[error("the agent or the origin is not configured for OpenAI Realtime")]
+    NotConfigured,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Serves one socket from its first message to its end.
+pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
+    let admitted = async {
+        if app.shutdown.is_cancelled() {
+            return Err(Refused::Stopping);
+        }
+        let start = started(&mut socket).await?;
+        admit(&app, &start).await
+    }
+    .await;
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            app.metrics.streams_refused.inc();
+            tracing::warn!(error = &refused as &dyn std::error::Error, "media stream refused");
+            let _ = timeout(Duration::from_secs(1), socket.send(Message::Close(None))).await;
+            return;
+        }
+    };
+    let Admitted { model, setup, mut effects } = admitted;
+    let (call_sid, agent_id) = (effects.call_sid.clone(), effects.agent.id);
+    tracing::info!(%call_sid, %agent_id, system = "openai-realtime", "media stream started");
+    app.metrics.live_calls.inc();
+    let connecting = openai::connect(app.config.openai.as_ref(), &model);
+    let reason = Box::pin(pump::run(socket, Call::new(setup, 0), connecting, &mut effects)).await;
+    app.metrics.live_calls.dec();
+    if reason.ends_call() {
+        app.recorder.record(effects.call_id, Entry::Ended(reason.as_str()));
+    }
+    tracing::info!(%call_sid, %agent_id, reason = reason.as_str(), "media stream ended");
+}
+
+/// Waits for the stream's `start`.
+async fn started(socket: &mut WebSocket) -> Result<Start, Refused> {
+    let start = async {
+        loop {
+            match socket.recv().await {
+                Some(Ok(Message::Text(text))) => match Event::parse(&text) {
+                    Ok(Event::Start(start)) => return Some(start),
+                    Ok(Event::Connected | Event::Other) => {}
+                    Ok(_) | Err(_) => return None,
+                },
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                _ => return None,
+            }
+        }
+    };
+    timeout(START_LIMIT, start).await.ok().flatten().ok_or(Refused::NoStart)
+}
+
+struct Admitted {
+    model: String,
+    setup: Setup,
+    effects: CallEffects,
+}
+
+async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
+    if !start.is_mulaw() {
+        return Err(Refused::Format);
+    }
+    let stream_sid = start.stream_sid().ok_or(Refused::Ids)?;
+    let call_sid: CallSid = start.call_sid.parse().map_err(|_| Refused::Ids)?;
+    let token = start.custom_parameters.get("token").ok_or(Refused::NoToken)?;
+    let grant = stream_token::verify(app.config.edge_origin_secret.expose_secret(), unix_now(), token, &call_sid)?;
+
+    let openai = app.config.openai.as_ref().ok_or(Refused::NotConfigured)?;
+    let mut conn = app.db.acquire().await?;
+    let expires_at = i64::try_from(grant.expires_at).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    let used = Sha256::digest(token.as_bytes());
+    if !store::stream_tokens::consume(&mut conn, &used, expires_at.ok_or(TokenError::Malformed)?).await? {
+        return Err(Refused::TokenUsed);
+    }
+    let agent = store::agents::by_id(&mut conn, grant.agent_id).await?.ok_or(Refused::NoAgent)?;
+    let tools = store::tools::of_agent(&mut conn, agent.id).await?;
+    let call = pin(&mut conn, &agent, &grant).await?;
+    let past = transcript_items::of_call(&mut conn, call.id).await?;
+    drop(conn);
+
+    let settings = agent.realtime.as_ref().ok_or(Refused::NotConfigured)?;
+    let callable: Vec<_> = tools.into_iter().filter(|tool| matches!(tool.target, ToolTarget::Http { .. })).collect();
+    let replay = session::replay(past.iter().filter_map(|item| match item.role {
+        Speaker::Caller => Some((Role::Caller, item.text.as_str())),
+        Speaker::Assistant => Some((Role::Assistant, item.text.as_str())),
+        Speaker::Tool => None,
+    }));
+    let setup = Setup {
+        stream_sid,
+        session_update: session::update(&agent, settings, &callable),
+        greeting: if past.is_empty() { agent.greeting.clone() } else { None },
+        replay,
+        next_position: past.last().map_or(0, |item| u32::try_from(item.position).unwrap_or(0) + 1),
+    };
+    let model = settings.model.clone().unwrap_or_else(|| openai.model.clone());
+    let effects = CallEffects { app: Arc::clone(app), agent, call_id: call.id, call_sid, usage: call.usage };
+    Ok(Admitted { model, setup, effects })
+}
+
+/// Records the call and pins it to this system. A call that began here goes on here, whatever its agent is on now; a
+/// new one comes in only while the agent is on `openai-realtime`.
+async fn pin(conn: &mut sqlx::PgConnection, agent: &Agent, grant: &StreamGrant) -> Result<store::calls::Call, Refused> {
+    let now = OffsetDateTime::now_utc();
+    let call = match store::calls::by_call_sid(conn, &grant.call_sid).await? {
+        Some(call) => call,
+        None if agent.system_type != SystemType::OpenaiRealtime => return Err(Refused::OtherSystem),
+        None => {
+            let new = NewCall {
+                project_id: agent.project_id,
+                agent_id: agent.id,
+                number_id: None,
+                call_sid: Some(&grant.call_sid),
+                vapi_call_id: None,
+                from: None,
+                to: None,
+                system_type: SystemType::OpenaiRealtime,
+                started_at: now,
+            };
+            store::calls::begin(conn, &new).await?.0
+        }
+    };
+    if call.system_type != SystemType::OpenaiRealtime || call.status == CallStatus::Ended {
+        return Err(Refused::NotOurs);
+    }
+    store::calls::answered(conn, call.id, now).await?;
+    Ok(call)
+}
+
+/// What a running call does besides speaking.
+struct CallEffects {
+    app: Arc<App>,
+    agent: Agent,
+    call_id: CallId,
+    call_sid: CallSid,
+    usage: Value,
+}
+
+impl Effects for CallEffects {
+    fn run_tool(&mut self, call: FunctionCall, done: mpsc::Sender<ToolDone>) {
+        let (app, agent_id, call_id) = (Arc::clone(&self.app), self.agent.id, self.call_id.to_string());
+        tokio::spawn(async move {
+            let arguments = serde_json::from_str(&call.arguments).unwrap_or(Value::Null);
+            let invocation = Invocation {
+                call_id: Some(&call_id),
+                tool_call_id: &call.call_id,
+                name: &call.name,
+                arguments: &arguments,
+            };
+            let output = match tools::run(&app, agent_id, &invocation).await {
+                Ok(result) => result,
+                Err(error) => serde_json::json!({ "error": error.to_string() }).to_string(),
+            };
+            // The caller may have hung up meanwhile.
+            let _ = done.send(ToolDone { call_id: call.call_id, output }).await;
+        });
+    }
+
+    fn note(&mut self, action: Action) {
+        let call_sid = &self.call_sid;
+        match action {
+            Action::Line(line) => self.app.recorder.record(self.call_id, Entry::Line(line)),
+            Action::Usage(usage) => {
+                add_usage(&mut self.usage, &usage);
+                self.app.recorder.record(self.call_id, Entry::Usage(self.usage.clone()));
+            }
+            Action::Fault { code, context } => tracing::warn!(%call_sid, code, context, "OpenAI reports a fault"),
+            Action::ToCaller(_) | Action::ToModel(_) | Action::RunTool(_) | Action::End(_) => {}
+        }
+    }
+}

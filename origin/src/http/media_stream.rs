@@ -1,0 +1,28 @@
+//! `GET /media-stream`: Twilio's audio socket.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::response::Response;
+use axum::routing::get;
+
+use crate::App;
+use crate::bridge::stream;
+
+/// Twilio's messages are some 400 bytes; OpenAI's own example allows as much.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// The media stream's route.
+pub fn router() -> Router<Arc<App>> {
+    Router::new().route("/media-stream", get(upgrade))
+}
+
+async fn upgrade(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Response {
+    upgrade.max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES).on_upgrade(move |socket| {
+        // The process waits for its calls before it ends.
+        let tasks = app.tasks.clone();
+        tasks.track_future(stream::serve(app, socket))
+    })
+}

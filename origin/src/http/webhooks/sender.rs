@@ -1,0 +1,83 @@
+//! Who sent a webhook.
+
+use axum::http::{HeaderMap, Method, Uri};
+use secrecy::ExposeSecret as _;
+use shared::hop::{self, SignedRequest};
+use shared::twilio::form::Form;
+use shared::twilio::signature::{self, Signed};
+use shared::vapi::auth::Credentials;
+
+use crate::App;
+use crate::answering::unix_now;
+use crate::config::exposed;
+
+/// A verified sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// Our edge, which has verified the provider.
+    Edge,
+    /// The provider itself.
+    Provider,
+}
+
+/// The request as it came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its path and query.
+    pub uri: &'a Uri,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its raw body.
+    pub body: &'a [u8],
+}
+
+impl<'a> Received<'a> {
+    fn header(&self, name: &str) -> Option<&'a str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    fn path_and_query(&self) -> &'a str {
+        self.uri.path_and_query().map_or("/", |text| text.as_str())
+    }
+
+    fn is_from_edge(&self, app: &App) -> bool {
+        let Some(header) = self.header(hop::SIGNATURE_HEADER) else { return false };
+        let request =
+            SignedRequest { method: self.method.as_str(), path_and_query: self.path_and_query(), body: self.body };
+        hop::verify(app.config.edge_origin_secret.expose_secret(), unix_now(), header, request).is_ok()
+    }
+
+    /// Whether a Twilio webhook is genuine, and by whose word.
+    pub fn twilio_sender(&self, app: &App, form: &Form<'_>) -> Option<Sender> {
+        if self.is_from_edge(app) {
+            return Some(Sender::Edge);
+        }
+        let config = app.config.twilio.as_ref()?;
+        let url = format!("{}{}", app.config.origin_base(), self.path_and_query());
+        let request = signature::Request {
+            url: &url,
+            signed: Signed::Form(form),
+            signature: self.header(signature::SIGNATURE_HEADER)?,
+            settings: self.header(signature::SETTINGS_HEADER),
+        };
+        signature::verify(&exposed(&config.auth_tokens), request).then_some(Sender::Provider)
+    }
+
+    /// Whether a Vapi message is genuine, and by whose word.
+    pub fn vapi_sender(&self, app: &App) -> Option<Sender> {
+        if self.is_from_edge(app) {
+            return Some(Sender::Edge);
+        }
+        let config = app.config.vapi.as_ref()?;
+        let credentials = Credentials {
+            secret: self.header("x-vapi-secret"),
+            authorization: self.header("authorization"),
+            signature: self.header("x-signature"),
+            timestamp: self.header("x-timestamp"),
+        };
+        shared::vapi::auth::verify(&exposed(&config.server_secrets), unix_now(), credentials, self.body)
+            .then_some(Sender::Provider)
+    }
+}

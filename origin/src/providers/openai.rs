@@ -1,0 +1,63 @@
+//! The way to OpenAI Realtime: one authorised WebSocket a session.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+
+use crate::config::OpenAi;
+
+/// A session's socket.
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// How long the handshake may take. The caller hears nothing meanwhile.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// The largest event is the whole session's or a response's; audio comes in pieces far smaller.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// There is no key.
+    #[error("OpenAI is not configured")]
+    NotConfigured,
+    /// OpenAI answered with something else than an upgrade.
+    #[error("OpenAI refused the session with status {0}")]
+    Refused(u16),
+    /// OpenAI did not answer in time.
+    #[error("OpenAI did not answer within {} s", CONNECT_LIMIT.as_secs())]
+    TimedOut,
+    /// No connection, or the key cannot stand in a header.
+    #[error("OpenAI cannot be reached")]
+    Unreachable(#[source] Box<tungstenite::Error>),
+}
+
+/// Opens a session's socket.
+pub async fn connect(config: Option<&OpenAi>, model: &str) -> Result<Socket, ConnectError> {
+    let unreachable = |error: tungstenite::Error| match error {
+        tungstenite::Error::Http(response) => ConnectError::Refused(response.status().as_u16()),
+        error => ConnectError::Unreachable(Box::new(error)),
+    };
+    let config = config.ok_or(ConnectError::NotConfigured)?;
+    let mut url = config.realtime_url.clone();
+    url.query_pairs_mut().append_pair("model", model);
+    let mut request = url.as_str().into_client_request().map_err(unreachable)?;
+    let mut key = HeaderValue::from_str(&format!("Bearer {}", config.api_key.expose_secret()))
+        .map_err(|error| unreachable(tungstenite::Error::HttpFormat(error.into())))?;
+    key.set_sensitive(true);
+    request.headers_mut().insert(AUTHORIZATION, key);
+
+    let limits = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
+    // Nagle's algorithm is off: audio is sent in small pieces that must not wait for each other.
+    let connecting = connect_async_with_config(request, Some(limits), true);
+    let (socket, _) =
+        timeout(CONNECT_LIMIT, connecting).await.map_err(|_| ConnectError::TimedOut)?.map_err(unreachable)?;
+    Ok(socket)
+}

@@ -1,0 +1,91 @@
+//! Vapi's REST API, as far as calls are handed over: the provider bypass.
+//!
+//! A call created with `phoneCallProviderBypassEnabled` is not dialled by Vapi; the answer holds the TwiML that connects
+//! our Twilio call to the assistant. There is no idempotency key, so a request is never repeated here.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+use serde_json::json;
+use shared::{AssistantId, E164, VapiCallId};
+
+use crate::config::Vapi;
+
+/// Twilio waits for this answer while the caller hears ringing.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// A call that Vapi is ready to take.
+#[derive(Debug)]
+pub struct BypassCall {
+    /// Vapi's id of the call.
+    pub id: VapiCallId,
+    /// The TwiML that connects it.
+    pub twiml: String,
+}
+
+/// Why Vapi does not take the call.
+#[derive(Debug, thiserror::Error)]
+pub enum VapiError {
+    /// Not reached, or no answer in time.
+    #[error("Vapi cannot be reached")]
+    Unreachable(#[from] reqwest::Error),
+    /// An answer that is not a success.
+    #[error("Vapi refused with status {0}")]
+    Refused(u16),
+    /// A success without an id or TwiML.
+    #[error("Vapi's answer has no usable {0}")]
+    Incomplete(&'static str),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Call {
+    id: String,
+    phone_call_provider_details: Option<ProviderDetails>,
+}
+
+#[derive(Deserialize)]
+struct ProviderDetails {
+    twiml: Option<String>,
+}
+
+/// Creates a call for a caller who is already on our Twilio line.
+pub async fn create_bypass_call(
+    http: &reqwest::Client,
+    config: &Vapi,
+    phone_number_id: &str,
+    assistant_id: &AssistantId,
+    customer: Option<&E164>,
+) -> Result<BypassCall, VapiError> {
+    let mut body = json!({
+        "phoneNumberId": phone_number_id,
+        "assistantId": assistant_id,
+        "phoneCallProviderBypassEnabled": true,
+    });
+    if let Some(number) = customer {
+        body["customer"] = json!({ "number": number });
+    }
+    let url = format!("{}/call", config.api_url.as_str().trim_end_matches('/'));
+    let request = http.post(url).bearer_auth(config.api_key.expose_secret()).json(&body).timeout(LIMIT);
+    read(request.send().await?).await
+}
+
+/// Asks again for a call that was created before, when its first answer never reached Twilio.
+pub async fn bypass_call(http: &reqwest::Client, config: &Vapi, id: &VapiCallId) -> Result<BypassCall, VapiError> {
+    let url = format!("{}/call/{id}", config.api_url.as_str().trim_end_matches('/'));
+    read(http.get(url).bearer_auth(config.api_key.expose_secret()).timeout(LIMIT).send().await?).await
+}
+
+async fn read(response: reqwest::Response) -> Result<BypassCall, VapiError> {
+    let status = response.status();
+    if !status.is_success() {
+        return Err(VapiError::Refused(status.as_u16()));
+    }
+    let call: Call = response.json().await?;
+    let twiml = call.phone_call_provider_details.and_then(|details| details.twiml);
+    Ok(BypassCall {
+        id: call.id.parse().map_err(|_| VapiError::Incomplete("call id"))?,
+        twiml: twiml.filter(|twiml| !twiml.is_empty()).ok_or(VapiError::Incomplete("TwiML"))?,
+    })
+}

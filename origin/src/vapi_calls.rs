@@ -1,0 +1,309 @@
+//! Calls that Vapi runs, as it tells of them in server messages.
+//!
+//! The decision comes first (`shared::decision`), with the call's pin before the agent's present state. Messages that
+//! need an answer get one in their type's shape; the rest fill the same call record that bridged calls have.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::decision::{VapiDecision, decide_vapi};
+use shared::route::Lookup;
+use shared::vapi::answer::{Refusal, refuse, tool_error, tool_result, tool_results};
+use shared::vapi::message::{Message, MessageType};
+use shared::{AgentId, E164, SystemType, VapiCallId};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::App;
+use crate::store::calls::{Call, NewCall};
+use crate::store::events::{Actor, NewEvent};
+use crate::store::transcript_items::{Speaker, TranscriptItem};
+use crate::store::{self, StoreError};
+use crate::tools::{self, Invocation};
+
+/// Acts on a message once it is known to be genuine; the answer is Vapi's.
+pub async fn handle(app: &App, message: &Message, body: &[u8]) -> Result<Value, StoreError> {
+    let mut conn = app.db.acquire().await?;
+    let call = find_call(&mut conn, message).await?;
+    let route = match &message.assistant_id {
+        Some(assistant) => store::routes::assistant(&mut conn, assistant).await?,
+        None => None,
+    };
+    // A message that names no assistant is decided by its call or its number.
+    let number_route = match &message.number {
+        Some(number) if route.is_none() => store::routes::number(&mut conn, number).await?,
+        _ => None,
+    };
+    let agent_id = call
+        .as_ref()
+        .map(|call| call.agent_id)
+        .or_else(|| route.as_ref().map(|route| route.agent_id))
+        .or_else(|| number_route.as_ref().map(|route| route.agent_id));
+    let route = match (route, number_route) {
+        (Some(route), _) => Some(route),
+        (None, Some(by_number)) => Some(as_assistant_route(&mut conn, &by_number).await?),
+        (None, None) => None,
+    };
+    let pin = call.as_ref().map(|call| call.system_type);
+    let decision = decide_vapi(pin, Lookup::Truth(route.as_ref()), message.call_created_at);
+    let call_id = message.call_id.as_ref().map_or("-", VapiCallId::as_str);
+    tracing::info!(vapi_call_id = call_id, kind = %message.kind, ?decision, "Vapi message decided");
+
+    match (decision, agent_id) {
+        (VapiDecision::Process, Some(agent_id)) => process(app, conn, message, body, agent_id, call).await,
+        (VapiDecision::Skip, agent_id) => {
+            if let Some(agent_id) = agent_id {
+                skipped(&mut conn, agent_id, message).await?;
+            }
+            Ok(refuse(message, Refusal::Switched))
+        }
+        _ => Ok(refuse(message, Refusal::UnknownAgent)),
+    }
+}
+
+async fn as_assistant_route(
+    conn: &mut PgConnection,
+    by_number: &shared::route::NumberRoute,
+) -> Result<shared::route::AssistantRoute, StoreError> {
+    let agent = store::agents::by_id(conn, by_number.agent_id).await?;
+    Ok(shared::route::AssistantRoute {
+        revision: by_number.revision,
+        agent_id: by_number.agent_id,
+        agent_system_type: by_number.agent_system_type,
+        switched_at: agent.and_then(|agent| agent.switched_at),
+    })
+}
+
+/// The record of the message's call, joined to its name at Vapi when only Twilio's was known.
+async fn find_call(conn: &mut PgConnection, message: &Message) -> Result<Option<Call>, StoreError> {
+    if let Some(id) = &message.call_id
+        && let Some(call) = store::calls::by_vapi_call_id(conn, id).await?
+    {
+        return Ok(Some(call));
+    }
+    let Some(call_sid) = &message.call_sid else { return Ok(None) };
+    let call = store::calls::by_call_sid(conn, call_sid).await?;
+    if let (Some(call), Some(id)) = (&call, &message.call_id)
+        && call.system_type == SystemType::Vapi
+    {
+        store::calls::set_vapi_call_id(conn, call.id, id).await?;
+    }
+    Ok(call)
+}
+
+async fn process(
+    app: &App,
+    mut conn: sqlx::pool::PoolConnection<sqlx::Postgres>,
+    message: &Message,
+    body: &[u8],
+    agent_id: AgentId,
+    call: Option<Call>,
+) -> Result<Value, StoreError> {
+    let call = match call {
+        Some(call) => Some(call),
+        None => begin(&mut conn, message, agent_id).await?,
+    };
+    match &message.kind {
+        MessageType::ToolCalls => {
+            // Tools may take their time; the connection is not theirs to hold.
+            drop(conn);
+            Ok(run_tools(app, message, agent_id).await)
+        }
+        MessageType::AssistantRequest => {
+            let agent = store::agents::by_id(&mut conn, agent_id).await?;
+            Ok(match agent.and_then(|agent| agent.vapi_assistant_id) {
+                Some(assistant) => json!({ "assistantId": assistant }),
+                None => refuse(message, Refusal::UnknownAgent),
+            })
+        }
+        MessageType::StatusUpdate => {
+            if let Some(call) = call {
+                status(&mut conn, message, &call).await?;
+            }
+            Ok(json!({}))
+        }
+        MessageType::EndOfCallReport => {
+            if let Some(call) = call {
+                report(&mut conn, message, body, &call).await?;
+            }
+            Ok(json!({}))
+        }
+        // Nothing of ours answers these yet; the shape is right and Vapi goes on.
+        MessageType::TransferDestinationRequest
+        | MessageType::HandoffDestinationRequest
+        | MessageType::KnowledgeBaseRequest
+        | MessageType::EndpointingRequest
+        | MessageType::CampaignPredial => Ok(refuse(message, Refusal::Unavailable)),
+        MessageType::Event(_) => Ok(json!({})),
+    }
+}
+
+/// Pins a call of Vapi's that we hear of for the first time.
+async fn begin(conn: &mut PgConnection, message: &Message, agent_id: AgentId) -> Result<Option<Call>, StoreError> {
+    let Some(vapi_call_id) = &message.call_id else { return Ok(None) };
+    let Some(agent) = store::agents::by_id(conn, agent_id).await? else { return Ok(None) };
+    let number = match &message.number {
+        Some(number) => store::numbers::by_number(conn, number).await?,
+        None => None,
+    };
+    let new = NewCall {
+        project_id: agent.project_id,
+        agent_id,
+        number_id: number.filter(|number| number.project_id == agent.project_id).map(|number| number.id),
+        call_sid: message.call_sid.as_ref(),
+        vapi_call_id: Some(vapi_call_id),
+        from: message.customer.as_ref().map(E164::as_str),
+        to: message.number.as_ref().map(E164::as_str),
+        system_type: SystemType::Vapi,
+        started_at: message.call_created_at.unwrap_or_else(OffsetDateTime::now_utc),
+    };
+    let (call, _) = store::calls::begin(conn, &new).await?;
+    Ok(Some(call))
+}
+
+async fn run_tools(app: &App, message: &Message, agent_id: AgentId) -> Value {
+    let runs = message.tool_calls.iter().map(|call| async move {
+        let invocation = Invocation {
+            call_id: message.call_id.as_ref().map(VapiCallId::as_str),
+            tool_call_id: &call.id,
+            name: &call.name,
+            arguments: &call.arguments,
+        };
+        match tools::run(app, agent_id, &invocation).await {
+            Ok(result) => tool_result(&call.id, &call.name, &result),
+            Err(error) => tool_error(&call.id, &call.name, &error.to_string()),
+        }
+    });
+    tool_results(&futures_util::future::join_all(runs).await)
+}
+
+async fn status(conn: &mut PgConnection, message: &Message, call: &Call) -> Result<(), StoreError> {
+    let now = OffsetDateTime::now_utc();
+    match message.status.as_deref() {
+        Some("in-progress") => store::calls::answered(conn, call.id, now).await,
+        Some("ended") => end(conn, message, call, now).await,
+        _ => Ok(()),
+    }
+}
+
+async fn end(conn: &mut PgConnection, message: &Message, call: &Call, at: OffsetDateTime) -> Result<(), StoreError> {
+    let reason = message.ended_reason.as_deref().unwrap_or("unknown");
+    store::calls::end(conn, call.id, at, reason).await.map(|_| ())
+}
+
+#[derive(Deserialize)]
+struct ReportEnvelope {
+    message: Report,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    ended_at: Option<String>,
+    artifact: Option<Artifact>,
+    costs: Option<Value>,
+    cost: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Artifact {
+    #[serde(default)]
+    messages: Vec<Spoken>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spoken {
+    role: String,
+    #[serde(default)]
+    message: String,
+    /// Epoch milliseconds.
+    time: Option<f64>,
+    /// Milliseconds since 2025, seconds before.
+    duration: Option<f64>,
+}
+
+async fn report(conn: &mut PgConnection, message: &Message, body: &[u8], call: &Call) -> Result<(), StoreError> {
+    let report = match serde_json::from_slice::<ReportEnvelope>(body) {
+        Ok(envelope) => envelope.message,
+        Err(error) => {
+            // Vapi's reports drift; the end of the call counts all the same.
+            tracing::warn!(%error, vapi_call_id = ?call.vapi_call_id, "an end-of-call report cannot be read whole");
+            return end(conn, message, call, OffsetDateTime::now_utc()).await;
+        }
+    };
+    let ended_at = report
+        .ended_at
+        .and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok())
+        .unwrap_or_else(OffsetDateTime::now_utc);
+    let items = transcript(report.artifact.map(|artifact| artifact.messages).unwrap_or_default(), ended_at);
+    store::transcript_items::write(conn, call.id, &items).await?;
+    let usage = json!({ "costUsd": report.cost, "costs": report.costs });
+    store::calls::set_usage(conn, call.id, &usage).await?;
+    end(conn, message, call, ended_at).await
+}
+
+fn transcript(messages: Vec<Spoken>, ended_at: OffsetDateTime) -> Vec<TranscriptItem> {
+    messages
+        .into_iter()
+        .filter_map(|spoken| {
+            let role = match spoken.role.as_str() {
+                "user" => Speaker::Caller,
+                "bot" | "assistant" => Speaker::Assistant,
+                _ => return None,
+            };
+            Some((role, spoken))
+        })
+        .enumerate()
+        .map(|(position, (role, spoken))| TranscriptItem {
+            position: i32::try_from(position).unwrap_or(i32::MAX),
+            role,
+            text: spoken.message,
+            item_id: None,
+            heard_ms: spoken.duration.filter(|_| role == Speaker::Assistant).map(whole_ms),
+            interrupted: false,
+            at: spoken.time.and_then(epoch_ms).unwrap_or(ended_at),
+        })
+        .collect()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "saturates, and a duration is far below")]
+fn whole_ms(ms: f64) -> i32 {
+    ms.max(0.0) as i32
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "saturates; the conversion refuses what is no time")]
+fn epoch_ms(ms: f64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(ms as i128 * 1_000_000).ok()
+}
+
+async fn skipped(conn: &mut PgConnection, agent_id: AgentId, message: &Message) -> Result<(), StoreError> {
+    let Some(agent) = store::agents::by_id(conn, agent_id).await? else { return Ok(()) };
+    let event = NewEvent {
+        agent_id: Some(agent_id),
+        details: json!({ "type": message.kind.as_str(), "vapiCallId": message.call_id }),
+        ..NewEvent::new(agent.project_id, "webhook.skipped", &Actor::Origin)
+    };
+    store::events::append(conn, &event).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_becomes_a_transcript_in_order() {
+        let messages: Vec<Spoken> = serde_json::from_value(json!([
+            {"role": "system", "message": "You are", "time": 1_795_359_599_000_i64},
+            {"role": "bot", "message": "Hello", "time": 1_795_359_601_000_i64, "duration": 900},
+            {"role": "user", "message": "A table", "time": 1_795_359_605_000_i64, "duration": 1700},
+            {"role": "tool_calls", "message": "", "toolCalls": []}
+        ]))
+        .unwrap();
+        let items = transcript(messages, OffsetDateTime::UNIX_EPOCH);
+        let told: Vec<_> =
+            items.iter().map(|item| (item.position, item.role, item.text.as_str(), item.heard_ms)).collect();
+        assert_eq!(told, [(0, Speaker::Assistant, "Hello", Some(900)), (1, Speaker::Caller, "A table", None)]);
+        assert_eq!(items[0].at.unix_timestamp(), 1_795_359_601);
+    }
+}
