@@ -70,7 +70,6 @@ impl Config {
         });
         if is_reasoning(model) {
             session["reasoning"] = json!({"effort": "low"});
-            session["parallel_tool_calls"] = json!(true);
         }
         Self { session }
     }

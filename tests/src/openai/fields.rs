@@ -22,6 +22,8 @@ pub(super) enum Shape {
     Word(&'static [&'static str]),
     /// A list of at most so many.
     List(&'static Shape, usize),
+    /// A list of exactly one of `text` and `audio`.
+    Modalities,
     /// Text to text, at most (entries, characters of a key, characters of a value).
     Metadata(usize, usize, usize),
     /// An object with these fields and no others.
@@ -91,6 +93,7 @@ fn check(path: &str, value: &Value, shape: &Shape) -> Result<(), ApiError> {
             if words.contains(&word) { Ok(()) } else { Err(ApiError::unsupported_value(path, word, words)) }
         }
         Shape::List(each, longest) => check_list(path, value, each, *longest),
+        Shape::Modalities => check_modalities(path, value),
         Shape::Metadata(entries, key, text) => check_metadata(path, value, *entries, *key, *text),
         Shape::Object(fields) => check_fields(path, value, fields),
         Shape::Tagged(tag, variants) => check_tagged(path, value, tag, variants),
@@ -148,6 +151,18 @@ fn check_list(path: &str, value: &Value, each: &Shape, longest: usize) -> Result
         return Err(ApiError::request("array_above_max_length", message).at(path));
     }
     list.iter().enumerate().try_for_each(|(at, value)| check(&format!("{path}[{at}]"), value, each))
+}
+
+fn check_modalities(path: &str, value: &Value) -> Result<(), ApiError> {
+    check_list(path, value, &Shape::Word(&["text", "audio"]), LONG)?;
+    let names: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if names.len() == 1 {
+        return Ok(());
+    }
+    let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+    let message =
+        format!("Invalid modalities: [{}]. Supported combinations are: ['text'] and ['audio'].", quoted.join(", "));
+    Err(ApiError::request("invalid_value", message).at(path))
 }
 
 fn check_metadata(path: &str, value: &Value, most: usize, key: usize, text: usize) -> Result<(), ApiError> {

@@ -7,7 +7,7 @@ use super::fields::{Field, LONG, Shape, optional, required};
 const VOICES: &[&str] = &["alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse", "marin", "cedar"];
 
 // What a single response may override is shared with `client_events`.
-pub(super) const MODALITIES: Shape = Shape::List(&Shape::Word(&["text", "audio"]), 1);
+pub(super) const MODALITIES: Shape = Shape::Modalities;
 pub(super) const FORMAT: Shape = Shape::Tagged(
     "type",
     &[
