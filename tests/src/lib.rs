@@ -1,7 +1,12 @@
-//! Simulators.
+//! Simulators of the outside services, and what the end-to-end tests share.
+//!
+//! Each simulator speaks its service's public contract, refuses what the real service refuses, and records what it
+//! saw. None of this is reachable from product code.
 
+pub mod faults;
 pub mod hosts;
 pub mod openai;
+pub mod record;
 pub mod shapes;
 pub mod speech;
 pub mod stack;
