@@ -11,3 +11,4 @@ pub mod shapes;
 pub mod speech;
 pub mod stack;
 pub mod twilio;
+pub mod vapi;
