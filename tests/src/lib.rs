@@ -3,6 +3,7 @@
 //! Each simulator speaks its service's public contract, refuses what the real service refuses, and records what it
 //! saw. None of this is reachable from product code.
 
+pub mod cloudflare;
 pub mod faults;
 pub mod hosts;
 pub mod openai;
