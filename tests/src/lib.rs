@@ -11,5 +11,6 @@ pub mod record;
 pub mod shapes;
 pub mod speech;
 pub mod stack;
+pub mod tool_server;
 pub mod twilio;
 pub mod vapi;
