@@ -83,8 +83,9 @@ $(NPM_READY): package.json package-lock.json .npmrc
 	@npm install --no-save --loglevel=error
 	@touch $@
 
+# The argument is the optimization level: wasm-bindgen has real work to do.
 # These tools are run seldom and briefly: to build them fast matters more than to make them fast.
-cargo-install = CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 \
+cargo-install = CARGO_PROFILE_RELEASE_OPT_LEVEL=$(or $(1),0) CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo install --quiet --force --root $(TOOLS) --target-dir $(TOOLS)/build
 
 $(WORKER_BUILD_READY): | $(RUST_READY)
@@ -96,9 +97,9 @@ $(WORKER_BUILD_READY): | $(RUST_READY)
 # counts, its own, is exact either way.
 $(WASM_BINDGEN_READY): | $(RUST_READY)
 	@echo 'setup: wasm-bindgen $(WASM_BINDGEN) (2 minutes)'
-	@$(cargo-install) --locked wasm-bindgen-cli@$(WASM_BINDGEN) 2>$(TOOLS)/wasm-bindgen.log \
+	@$(call cargo-install,1) --locked wasm-bindgen-cli@$(WASM_BINDGEN) 2>$(TOOLS)/wasm-bindgen.log \
 		|| { echo 'setup: its locked dependencies are not all to be had; taking newer or older ones'; \
-			$(cargo-install) wasm-bindgen-cli@$(WASM_BINDGEN); }
+			$(call cargo-install,1) wasm-bindgen-cli@$(WASM_BINDGEN); }
 	@rm -rf $(TOOLS)/build; touch $@
 
 $(SQLX_READY): | $(RUST_READY)
@@ -158,13 +159,13 @@ lint:
 sqlx = cargo build --quiet --bin sim && PATH=$(BIN):$$PATH $(SIM) postgres -- cargo sqlx prepare --workspace
 
 sqlx-prepare: setup $(SQLX_READY)
-	@$(sqlx) -- --all-targets
+	@$(sqlx) -- -p origin --all-targets
 
 sqlx-check: setup $(SQLX_READY)
-	@$(sqlx) --check -- --all-targets
+	@$(sqlx) --check -- -p origin --all-targets
 
 deny: $(DENY_READY)
-	@$(BIN)/cargo-deny --offline check bans licenses sources
+	@$(BIN)/cargo-deny --locked check bans licenses sources
 
 clean:
 	rm -rf $(TARGET) node_modules edge/build .wrangler

@@ -1,1 +1,51 @@
-fn main(){}
+//! `sim`: the local stack and its parts as commands.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use sqlx::migrate::Migrator;
+use sqlx::{Connection, PgConnection};
+use tests::stack::postgres::Postgres;
+use tests::stack::root;
+
+/// The local stack and its parts.
+#[derive(Debug, Parser)]
+#[command(name = "sim")]
+enum Sim {
+    /// Run a command with DATABASE_URL naming a fresh database that has all migrations.
+    Postgres {
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    match Sim::parse() {
+        Sim::Postgres { command } => with_postgres(&command).await,
+    }
+}
+
+async fn with_postgres(command: &[OsString]) -> Result<ExitCode> {
+    let [program, arguments @ ..] = command else { anyhow::bail!("no command is given") };
+    let postgres = Postgres::from_environment().await?;
+    let url = postgres.create_database("tandem").await?;
+    // Read now rather than built in: this is how the checks of the origin's queries get their
+    // database, so it must not need a build of the origin, nor of its newest migration.
+    let migrator = Migrator::new(root().join("migrations")).await.context("reading migrations/")?;
+    let mut connection = PgConnection::connect(&url).await?;
+    migrator.run(&mut connection).await.context("applying migrations/")?;
+    connection.close().await?;
+
+    let program = program.clone();
+    let mut child = Command::new(&program);
+    child.args(arguments).env("DATABASE_URL", &url);
+    let status = tokio::task::spawn_blocking(move || child.status())
+        .await?
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    postgres.stop().await?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
