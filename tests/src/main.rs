@@ -14,7 +14,7 @@ use tests::stack::root;
 #[derive(Debug, Parser)]
 #[command(name = "sim")]
 enum Sim {
-    /// Run a command with DATABASE_URL naming a fresh database that has all migrations.
+    /// Run a command with `DATABASE_URL` naming a fresh database that has all migrations.
     Postgres {
         /// The command and its arguments.
         #[arg(last = true, required = true)]
