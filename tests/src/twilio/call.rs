@@ -26,6 +26,7 @@ use super::webhook::{Answer, Failure, Webhook};
 #[allow(missing_docs, reason = "Twilio's words")]
 pub enum CallStatus {
     Queued,
+    Initiated,
     Ringing,
     InProgress,
     Completed,
@@ -40,6 +41,7 @@ impl CallStatus {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
+            Self::Initiated => "initiated",
             Self::Ringing => "ringing",
             Self::InProgress => "in-progress",
             Self::Completed => "completed",
@@ -51,7 +53,7 @@ impl CallStatus {
     }
 
     pub(crate) fn is_over(self) -> bool {
-        !matches!(self, Self::Queued | Self::Ringing | Self::InProgress)
+        !matches!(self, Self::Queued | Self::Initiated | Self::Ringing | Self::InProgress)
     }
 }
 
@@ -151,6 +153,7 @@ impl Call {
         };
         let call = Self {
             clock: Clock::start(exchange.options.pace),
+            line_end: exchange.stopped.child_token(),
             exchange,
             sid: CallSid::random(),
             from: setup.from,
@@ -173,7 +176,6 @@ impl Call {
             changed: watch::Sender::default(),
             commands,
             outlet: Mutex::default(),
-            line_end: CancellationToken::new(),
             callbacks_sent: Mutex::default(),
             finished: CancellationToken::new(),
         };
@@ -355,7 +357,7 @@ impl Call {
                 url: attempt.url,
                 status: attempt.status,
                 error: attempt.error,
-                ms: attempt.ms,
+                took_us: attempt.took_us,
             });
         };
         webhook.send(attempt).await

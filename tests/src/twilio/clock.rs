@@ -25,6 +25,10 @@ impl Clock {
         self.now_us() / 1000
     }
 
+    pub(crate) fn origin(self) -> std::time::Instant {
+        self.origin.into_std()
+    }
+
     pub(crate) async fn until_us(self, at_us: u64) {
         tokio::time::sleep_until(self.origin + Duration::from_micros(at_us / u64::from(self.pace))).await;
     }

@@ -221,7 +221,7 @@ impl Executor {
     }
 
     async fn stream(&mut self, stream: Stream) {
-        let stop = CancellationToken::new();
+        let stop = self.call.exchange.stopped.child_token();
         let task = tokio::spawn(stream::run(self.call.clone(), stream, stop.clone()));
         let (_, task) = self.stream.insert((stop, task));
         // A panic in it has been printed; for the call it is a broken stream.
@@ -240,6 +240,7 @@ impl Executor {
 
     /// An outbound call: nothing is fetched before somebody answers.
     async fn ring(&mut self, callee: Callee, then: Step) -> Next {
+        lock(&self.call.state).status = CallStatus::Initiated;
         self.call.progress("initiated");
         if matches!(callee.outcome, Outcome::Unreachable) {
             return Next::End(EndReason::Unanswered, CallStatus::Failed);

@@ -53,6 +53,12 @@ impl CallHandle {
         self.call.status()
     }
 
+    /// When the call's clock was at zero: relates its times to those of other simulators of this process (divide
+    /// by the `pace`).
+    pub fn began_at(&self) -> std::time::Instant {
+        self.call.clock.origin()
+    }
+
     /// Everything that happened so far, in order.
     pub fn trace(&self) -> Vec<TraceEntry> {
         self.call.trace()

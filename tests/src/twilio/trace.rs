@@ -46,14 +46,14 @@ pub enum What {
         from: String,
         to: String,
     },
-    /// One attempt of a webhook request, when it ended. `ms` is of the wall clock.
+    /// One attempt of a webhook request, when it ended. `took_us`: connect to last byte, on the wall's clock.
     Webhook {
         purpose: Purpose,
         method: String,
         url: String,
         status: Option<u16>,
         error: Option<String>,
-        ms: u64,
+        took_us: u64,
     },
     Answered,
     /// A verb begins.
@@ -148,7 +148,8 @@ impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ringing { from, to } => write!(f, "{from} calls {to}"),
-            Self::Webhook { purpose, method, url, status, error, ms } => {
+            Self::Webhook { purpose, method, url, status, error, took_us } => {
+                let ms = format!("{}.{}", took_us / 1000, took_us % 1000 / 100);
                 write!(f, "{purpose:?} webhook: {method} {url} → ")?;
                 match (status, error) {
                     (Some(status), None) => write!(f, "{status} in {ms} ms"),

@@ -56,7 +56,7 @@ pub(crate) struct Attempt {
     pub(crate) url: String,
     pub(crate) status: Option<u16>,
     pub(crate) error: Option<String>,
-    pub(crate) ms: u64,
+    pub(crate) took_us: u64,
 }
 
 /// How one attempt went wrong.
@@ -92,12 +92,12 @@ impl Webhook<'_> {
                     failure: Failure::new(11200, format!("no answer within {} ms", limits.total.as_millis())),
                 }),
             };
-            let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             let (status, error) = match &result {
                 Ok(reply) => (Some(reply.status), None),
                 Err(fault) => (fault.status, Some(fault.failure.text.clone())),
             };
-            attempt(Attempt { method, url: url.clone(), status, error, ms });
+            attempt(Attempt { method, url: url.clone(), status, error, took_us });
             match result {
                 Ok(Reply { location: Some(location), .. }) if redirects < REDIRECT_LIMIT => {
                     redirects += 1;

@@ -153,7 +153,7 @@ async fn a_created_call_rings_answers_and_reports_its_progress() {
         })
         .collect();
     told.sort();
-    let expected = [("0", "queued"), ("2", "in-progress"), ("3", "completed")];
+    let expected = [("0", "initiated"), ("2", "in-progress"), ("3", "completed")];
     assert_eq!(told, expected.map(|(number, status)| (number.to_owned(), status.to_owned())));
     let (_, fetched) = get(&twilio, &format!("Calls/{sid}.json"), &[]).await;
     assert_eq!(fetched["status"], "completed");

@@ -27,7 +27,7 @@ async fn signed_requests() -> String {
     our_side.answer(
         "/voice",
         [Answer::twiml(
-            "<Connect><Stream url=\"wss://edge.tandem.test/media\" statusCallback=\"/stream-status\"/></Connect>\
+            "<Connect><Stream url=\"wss://edge.tandem.test/media\" statusCallback=\"https://edge.tandem.test/stream-status\"/></Connect>\
          <Redirect method=\"GET\">/got?tenant=a%20b</Redirect>",
         )],
     );
@@ -36,7 +36,9 @@ async fn signed_requests() -> String {
     twilio.set_number(number().voice_url(&format!("{BASE}/voice?x=1&y=%C3%A9#rc=2")));
     whole_call(&twilio, Caller::new()).await;
     let mut lines = Vec::new();
-    for (path, scheme) in [("/voice", "https"), ("/got", "https"), ("/status", "https"), ("/media", "wss")] {
+    for (path, scheme) in
+        [("/voice", "https"), ("/got", "https"), ("/status", "https"), ("/stream-status", "https"), ("/media", "wss")]
+    {
         let requests = our_side.received(path);
         assert!(!requests.is_empty(), "{path} was requested");
         lines.extend(requests.iter().map(|request| line(request, scheme).to_string()));

@@ -67,7 +67,7 @@ pub(super) fn update(exchange: &Exchange, sid: &str, form: &Form) -> Result<Repl
     let status = call.status();
     let command = match form.filled("Status") {
         Some("completed") => Some(Command::End(EndReason::CompletedByApi)),
-        Some("canceled") if matches!(status, CallStatus::Queued | CallStatus::Ringing) => {
+        Some("canceled") if matches!(status, CallStatus::Queued | CallStatus::Initiated | CallStatus::Ringing) => {
             Some(Command::End(EndReason::CompletedByApi))
         }
         Some("canceled") => return Err(not_in_progress()),
