@@ -67,13 +67,13 @@ pub(crate) async fn run(call: Arc<Call>, first: Step, mut commands: mpsc::Receiv
         match command {
             Command::End(reason) if call.is_answered() => break (reason, CallStatus::Completed),
             Command::End(reason) => break (reason, CallStatus::Canceled),
-            Command::Replace(NewDocument::At(action)) => {
+            Command::Replace(document) => {
+                // What the old document had in mind for afterwards is forgotten with it.
                 executor.action = None;
-                step = Step::Fetch { purpose: Purpose::Update, action, extra: Vec::new() };
-            }
-            Command::Replace(NewDocument::Inline(document)) => {
-                executor.action = None;
-                step = Step::Run { document, url: None };
+                step = match document {
+                    NewDocument::At(action) => Step::Fetch { purpose: Purpose::Update, action, extra: Vec::new() },
+                    NewDocument::Inline(document) => Step::Run { document, url: None },
+                };
             }
         }
     };

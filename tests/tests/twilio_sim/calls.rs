@@ -127,7 +127,6 @@ async fn a_call_is_ended_by_its_time_limit() {
     let twilio = our_side.twilio().await;
     let call = twilio.call(InboundCall { to: NUMBER.to_owned(), limit_ms: 2000, ..InboundCall::default() });
     assert_eq!(call.wait_ended(LIMIT).await.expect("the call ends"), EndReason::TimeLimit);
-    assert!(call.said().len() > 1);
 }
 
 #[tokio::test]
