@@ -1,0 +1,137 @@
+//! What the Worker needs of the Workers runtime, as Rust sees `glue.js`.
+
+use worker::js_sys::{Array, Error, Uint8Array};
+use worker::wasm_bindgen::prelude::wasm_bindgen;
+use worker::wasm_bindgen::{JsCast, JsValue};
+use worker::web_sys::{Request, Response};
+// The attribute's code names these crates, worker-build's other ones than cargo's. They come with `worker`, in the
+// versions that it was built with.
+#[allow(unused_imports)]
+use worker::{js_sys, wasm_bindgen, wasm_bindgen_futures};
+
+#[wasm_bindgen(module = "/src/shell/glue.js")]
+extern "C" {
+    /// Method, URL and headers of a request: see [`crate::head`].
+    pub(crate) fn head(request: &Request) -> String;
+
+    /// A variable or secret, if it is a text.
+    pub(crate) fn variable(env: &JsValue, name: &str) -> Option<String>;
+
+    /// A binding, or `undefined`.
+    pub(crate) fn binding(env: &JsValue, name: &str) -> JsValue;
+
+    #[wasm_bindgen(catch, js_name = body)]
+    async fn js_body(request: &Request, limit: u32, ms: u32) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(catch, js_name = read)]
+    async fn js_read(kv: &JsValue, key: &str, ms: u32) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(catch, js_name = send)]
+    async fn js_send(queue: &JsValue, text: &str, ms: u32) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(catch, js_name = post)]
+    async fn js_post(
+        url: &str,
+        content_type: &str,
+        signature: &str,
+        delivery: &str,
+        body: &JsValue,
+        ms: u32,
+    ) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(catch, js_name = gzip)]
+    async fn js_gzip(bytes: &Uint8Array) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(catch, js_name = gunzip)]
+    async fn js_gunzip(bytes: &Uint8Array) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(js_name = reply)]
+    fn js_reply(status: u16, content_type: &str, body: &str, header_name: &str, header_value: &str) -> Response;
+
+    /// The origin's answer as our own.
+    pub(crate) fn relay(answer: &Answer) -> Response;
+
+    /// Settles a message: it comes again after a while.
+    #[wasm_bindgen(catch)]
+    pub(crate) fn retry(message: &Message, delay_seconds: u32) -> Result<(), JsValue>;
+
+    /// What the origin answered.
+    pub(crate) type Answer;
+    #[wasm_bindgen(method, getter)]
+    pub(crate) fn status(this: &Answer) -> u16;
+}
+
+// By hand, because `worker` knows no `attempts`, and its queue handler turns every error into a panic.
+#[wasm_bindgen]
+extern "C" {
+    /// Messages of one queue.
+    pub type Batch;
+    #[wasm_bindgen(method, getter)]
+    pub(crate) fn queue(this: &Batch) -> String;
+    #[wasm_bindgen(method, getter)]
+    pub(crate) fn messages(this: &Batch) -> Array;
+
+    /// One of them.
+    pub(crate) type Message;
+    #[wasm_bindgen(method, getter)]
+    pub(crate) fn attempts(this: &Message) -> u32;
+    #[wasm_bindgen(method, getter)]
+    pub(crate) fn body(this: &Message) -> JsValue;
+    /// Settles the message: it is done.
+    #[wasm_bindgen(method, catch)]
+    pub(crate) fn ack(this: &Message) -> Result<(), JsValue>;
+}
+
+/// What went wrong in the runtime, in its words.
+#[derive(Debug)]
+pub(crate) struct Fault(pub(crate) String);
+
+impl From<JsValue> for Fault {
+    fn from(thrown: JsValue) -> Self {
+        Self(thrown.dyn_ref::<Error>().map_or_else(|| "unknown".to_owned(), |error| error.message().into()))
+    }
+}
+
+/// A request's body; `None` when it is longer than `limit` bytes.
+pub(crate) async fn body(request: &Request, limit: u32, ms: u32) -> Result<Option<Uint8Array>, Fault> {
+    Ok(js_body(request, limit, ms).await?.dyn_into().ok())
+}
+
+/// The value under a key of the replica.
+pub(crate) async fn read(kv: &JsValue, key: &str, ms: u32) -> Result<Option<String>, Fault> {
+    Ok(js_read(kv, key, ms).await?.as_string())
+}
+
+/// Puts one text on a queue.
+pub(crate) async fn send(queue: &JsValue, text: &str, ms: u32) -> Result<(), Fault> {
+    js_send(queue, text, ms).await?;
+    Ok(())
+}
+
+/// Posts a body, which is bytes or a text, to the origin.
+pub(crate) async fn post(
+    request: &crate::forward::OriginRequest,
+    content_type: &str,
+    delivery: &str,
+    body: &JsValue,
+    ms: u32,
+) -> Result<Answer, Fault> {
+    let answer = js_post(&request.url, content_type, &request.signature, delivery, body, ms).await?;
+    Ok(answer.unchecked_into())
+}
+
+/// Compresses bytes.
+pub(crate) async fn gzip(bytes: &Uint8Array) -> Result<Vec<u8>, Fault> {
+    Ok(js_gzip(bytes).await?.unchecked_into::<Uint8Array>().to_vec())
+}
+
+/// Undoes [`gzip`].
+pub(crate) async fn gunzip(bytes: &[u8]) -> Result<Uint8Array, Fault> {
+    Ok(js_gunzip(&Uint8Array::from(bytes)).await?.unchecked_into())
+}
+
+/// An answer of our own.
+pub(crate) fn reply(reply: &crate::reply::Reply) -> Response {
+    let (name, value) = reply.header.unwrap_or_default();
+    js_reply(reply.status, reply.content_type, &reply.body, name, value)
+}
