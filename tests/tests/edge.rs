@@ -1,0 +1,15 @@
+//! The Worker as it will run, in workerd: what it answers by itself, what it forwards, and what becomes of an event
+//! that the origin does not take. The origin is the test's own and checks the edge's signature on every request.
+
+#[path = "edge/events.rs"]
+mod events;
+#[path = "edge/origin.rs"]
+mod origin;
+#[path = "edge/refusals.rs"]
+mod refusals;
+#[path = "edge/vapi.rs"]
+mod vapi;
+#[path = "edge/voice.rs"]
+mod voice;
+#[path = "edge/world.rs"]
+mod world;

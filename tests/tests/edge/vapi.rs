@@ -1,0 +1,164 @@
+//! Vapi's messages: every row of the table of assistants, with the origin up, slow and gone.
+
+use serde_json::{Value, json};
+
+use crate::origin::Behaviour;
+use crate::world::{World, send, unique, world, world_alone};
+
+const SWITCHED: &str = "2026-11-22T12:00:00Z";
+const BEFORE: &str = "2026-11-22T11:59:59.999Z";
+const RESULTS: &str = "{\"results\":[{\"toolCallId\":\"t1\",\"name\":\"f\",\"result\":\"19:00\"}]}";
+
+fn message(kind: &str, call: &str, assistant: &str, created: Option<&str>) -> Value {
+    let mut message = json!({"type": kind, "call": {"id": call, "assistantId": assistant}});
+    if let Some(created) = created {
+        message["call"]["createdAt"] = json!(created);
+    }
+    if kind == "tool-calls" {
+        message["toolCallList"] = json!([
+            {"id": "t1", "type": "function", "function": {"name": "f", "arguments": {"party": 2}}},
+            {"id": "t2", "type": "function", "function": {"name": "g", "arguments": "{}"}}]);
+    }
+    message
+}
+
+async fn answer(world: &World, message: &Value) -> Value {
+    let response = world.vapi(message).send().await.expect("the Worker answers");
+    assert_eq!(response.status(), 200, "{message}");
+    assert_eq!(response.headers()["content-type"], "application/json");
+    serde_json::from_str(&response.text().await.expect("it is complete")).expect("it is JSON")
+}
+
+fn assert_refused(kind: &str, answer: &Value) {
+    match kind {
+        "tool-calls" => {
+            let ids: Vec<_> = answer["results"].as_array().expect("results").iter().map(|r| &r["toolCallId"]).collect();
+            assert_eq!(ids, ["t1", "t2"]);
+            assert!(answer["results"][0]["error"].is_string() && answer["results"][0]["name"] == "f", "{answer}");
+        }
+        "assistant-request" | "transfer-destination-request" | "handoff-destination-request" => {
+            assert!(answer["error"].is_string(), "{kind}: {answer}");
+        }
+        "knowledge-base-request" => assert_eq!(answer, &json!({"documents": []})),
+        "call.endpointing.request" => assert!(answer["timeoutSeconds"].is_number(), "{answer}"),
+        "campaign.predial" => assert_eq!(answer, &json!({"eligible": false})),
+        _ => assert_eq!(answer, &json!({}), "{kind}"),
+    }
+}
+
+const QUESTIONS: [&str; 7] = [
+    "tool-calls",
+    "assistant-request",
+    "transfer-destination-request",
+    "handoff-destination-request",
+    "knowledge-base-request",
+    "call.endpointing.request",
+    "campaign.predial",
+];
+const EVENTS: [&str; 4] = ["status-update", "end-of-call-report", "conversation-update", "a.type[of=\"tomorrow\"] é"];
+
+#[tokio::test]
+async fn what_is_vapis_or_in_doubt_is_the_origins() {
+    let (world, _reachable) = world().await;
+    let [vapi, switched, unparsable, unknown] = [(); 4].map(|()| unique());
+    world.replicate_assistant(&vapi, "vapi", Some(SWITCHED)).await;
+    world.replicate_assistant(&switched, "openai-realtime", Some(SWITCHED)).await;
+    world.replicate(&format!("assistant:{unparsable}"), "{\"agentSystemType\":\"other\"}").await;
+    for (assistant, created) in [
+        (&vapi, Some(SWITCHED)),
+        (&vapi, None),
+        // In flight when the agent was switched, or perhaps.
+        (&switched, Some(BEFORE)),
+        (&switched, None),
+        (&unparsable, Some(SWITCHED)),
+        (&unknown, Some(SWITCHED)),
+    ] {
+        let call = unique();
+        world.origin.behave(&call, Behaviour::Answer(200, "application/json", RESULTS));
+        let tools = message("tool-calls", &call, assistant, created);
+        assert_eq!(answer(world, &tools).await, serde_json::from_str::<Value>(RESULTS).expect("it is JSON"));
+        let received = world.origin.received(&call);
+        assert_eq!(received.len(), 1, "{assistant} {created:?}");
+        assert_eq!(received[0].path_and_query, "/api/vapi/webhook");
+        assert_eq!(received[0].content_type, "application/json");
+        assert_eq!(received[0].body, json!({ "message": tools }).to_string());
+        assert!(received[0].delivery.starts_with(&format!("vapi:{call}:tool-calls:")), "{received:?}");
+
+        assert_eq!(answer(world, &message("status-update", &call, assistant, created)).await, json!({}));
+        assert_eq!(world.origin.received(&call).len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_message_without_an_assistant_is_the_origins() {
+    let (world, _reachable) = world().await;
+    let call = unique();
+    world.origin.behave(&call, Behaviour::Answer(200, "application/json", "{\"assistantId\":\"a\"}"));
+    let request = json!({"type": "assistant-request", "call": {"id": call}, "phoneNumber": {"number": "+15550100"}});
+    assert_eq!(answer(world, &request).await, json!({"assistantId": "a"}));
+    assert_eq!(world.origin.received(&call).len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_began_after_the_switch_is_answered_and_skipped() {
+    let (world, _reachable) = world().await;
+    let [switched, always] = [(); 2].map(|()| unique());
+    world.replicate_assistant(&switched, "openai-realtime", Some(SWITCHED)).await;
+    world.replicate_assistant(&always, "openai-realtime", None).await;
+    for kind in QUESTIONS.into_iter().chain(EVENTS) {
+        for assistant in [&switched, &always] {
+            let call = unique();
+            assert_refused(kind, &answer(world, &message(kind, &call, assistant, Some(SWITCHED))).await);
+            assert!(world.origin.received(&call).is_empty(), "{kind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn vapi_never_waits_in_vain() {
+    let (world, outage) = world_alone().await;
+    outage.begin().await;
+    let call = unique();
+    for kind in QUESTIONS {
+        assert_refused(kind, &answer(world, &message(kind, &call, "nobody", None)).await);
+    }
+    // Events are kept, of whatever type, and told when the origin is back.
+    for kind in EVENTS {
+        assert_eq!(answer(world, &message(kind, &call, "nobody", None)).await, json!({}));
+    }
+    outage.end().await;
+    let received = world.origin.wait_for(&call, EVENTS.len()).await;
+    for kind in EVENTS {
+        let body = json!({ "message": message(kind, &call, "nobody", None) }).to_string();
+        assert_eq!(received.iter().filter(|request| request.body == body).count(), 1, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_fails_at_a_question_gets_it_refused() {
+    let (world, _reachable) = world().await;
+    for (kind, behaviour) in [
+        // Vapi reads no tool result from anything but 200.
+        ("tool-calls", Behaviour::Answer(500, "text/plain", "no")),
+        ("tool-calls", Behaviour::Answer(400, "application/problem+json", "{}")),
+        ("tool-calls", Behaviour::Answer(204, "", "")),
+        ("assistant-request", Behaviour::Hang),
+    ] {
+        let call = unique();
+        world.origin.behave(&call, behaviour);
+        assert_refused(kind, &answer(world, &message(kind, &call, "nobody", None)).await);
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_the_origin_hangs_on_is_kept() {
+    let (world, _reachable) = world().await;
+    let call = unique();
+    world.origin.behave(&call, Behaviour::Hang);
+    let event = message("end-of-call-report", &call, "nobody", None);
+    assert_eq!(send(world.vapi(&event)).await, (200, "{}".to_owned()));
+    world.origin.behave(&call, Behaviour::Answer(200, "application/json", "{}"));
+    let received = world.origin.wait_for(&call, 2).await;
+    assert_eq!(received[0].body, received[1].body);
+    assert_eq!(received[0].delivery, received[1].delivery);
+}
