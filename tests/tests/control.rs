@@ -1,0 +1,15 @@
+//! The control plane against a real Postgres: the schema, switching an agent over HTTP, and replication to a store that
+//! fails in every way Cloudflare's does.
+
+#[path = "control/calls.rs"]
+mod calls;
+#[path = "control/harness.rs"]
+mod harness;
+#[path = "control/kv.rs"]
+mod kv;
+#[path = "control/migrations.rs"]
+mod migrations;
+#[path = "control/replication.rs"]
+mod replication;
+#[path = "control/system_type_api.rs"]
+mod system_type_api;
