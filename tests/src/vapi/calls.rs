@@ -26,6 +26,8 @@ pub struct Call {
     pub ended_reason: Option<String>,
     /// Whether someone else holds the telephone line (`phoneCallProviderBypassEnabled`, or the inbound URL).
     pub handed_over: bool,
+    /// The document that connects the caller, of a call made with the bypass.
+    pub twiml: Option<String>,
     /// What was said and done.
     pub history: Option<History>,
     /// Everything the caller sent, as mu-law.
@@ -50,6 +52,7 @@ impl Call {
             ended_at: None,
             ended_reason: None,
             handed_over,
+            twiml: None,
             history: None,
             heard: Vec::new(),
             caller_turns: 0,
@@ -77,6 +80,10 @@ impl Call {
             if let Some(value) = value {
                 call.insert(key.into(), value.into());
             }
+        }
+        if let Some(twiml) = &self.twiml {
+            call.insert("phoneCallProviderBypassEnabled".into(), true.into());
+            call.insert("phoneCallProviderDetails".into(), json!({"twiml": twiml}));
         }
         if let Some(at) = self.ended_at.or(self.started_at) {
             call.insert("updatedAt".into(), iso(at).into());
@@ -158,6 +165,8 @@ pub(crate) fn wanted(
     match customer {
         Some(number) if is_e164(number) => {}
         Some(_) => faults.push("customer.number must be a valid phone number in the E.164 format. Hot tip, you may be missing the country code (Eg. US: +1).".into()),
+        // A withheld caller id: whether Vapi takes such a call is not documented; it has no use for the number.
+        None if bypass => {}
         None => faults.push("customer or customerId must be provided".into()),
     }
     refuse(faults)?;

@@ -4,7 +4,7 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, body::Bytes};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use super::calls::{Call, limits, twiml, wanted};
@@ -150,17 +150,12 @@ pub(crate) async fn create_call(State(shared): App, fault: Option<Extension<Faul
         call.status = "ended";
         call.ended_at = Some(now);
         call.ended_reason = Some(OVER_LIMIT.to_owned());
+    } else if wanted.bypass {
+        call.twiml = Some(twiml(PUBLIC_MEDIA, &call.facts.call_id));
     }
     let mut answer = object(call.to_json());
     let live = if blocked { live } else { live + 1 };
     answer.insert("subscriptionLimits".into(), limits(limit, live, blocked));
-    if wanted.bypass {
-        answer.insert("phoneCallProviderBypassEnabled".into(), true.into());
-        if !blocked {
-            let document = twiml(PUBLIC_MEDIA, &call.facts.call_id);
-            answer.insert("phoneCallProviderDetails".into(), json!({"twiml": document}));
-        }
-    }
     shared.open(call);
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
