@@ -83,6 +83,13 @@ pub enum Fault {
     Delay(Duration),
 }
 
+impl Fault {
+    /// Whether it shows only in what becomes of an admitted request.
+    fn is_late(&self) -> bool {
+        matches!(self, Self::ErrorAfterEffect | Self::UnsuccessfulKeys(_))
+    }
+}
+
 /// A key written or deleted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Write {
@@ -228,22 +235,21 @@ impl Shared {
             return Err(ApiError::unauthorized());
         }
         let operation = Operation::parse(method, path, body, &self.options.account_id, &self.options.namespace_id)?;
-        let keys = operation.keys();
-        self.requests.update(position, |request| request.keys = keys.len());
-        self.pace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .admit(Instant::now(), if operation.writes() { &keys } else { &[] })
-            .map_err(|refused| match refused {
-                Refused::TooManyRequests { retry_after_s } | Refused::KeyTooSoon { retry_after_s } => {
-                    ApiError::rate_limited(retry_after_s)
-                }
-            })?;
+        self.requests.update(position, |request| request.keys = operation.keys().len());
         let failing = match &fault {
             Some(Fault::UnsuccessfulKeys(keys)) => keys.as_slice(),
             _ => &[],
         };
         let operation = operation.without(failing);
+        let written = if operation.writes() { operation.keys() } else { Vec::new() };
+        let admitted = self.pace.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now(), &written);
+        if let Err(Refused::TooManyRequests { retry_after_s } | Refused::KeyTooSoon { retry_after_s }) = admitted {
+            // The fault has not come to pass.
+            if let Some(fault) = fault.filter(Fault::is_late) {
+                self.faults.put_back(fault);
+            }
+            return Err(ApiError::rate_limited(retry_after_s));
+        }
         let done = self.backend.perform(&operation, failing).await?;
         if done.status().is_success() {
             self.note(&operation);

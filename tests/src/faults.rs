@@ -38,6 +38,11 @@ impl<F: Clone> Faults<F> {
         if queue.front().is_some_and(applies) { queue.pop_front() } else { None }
     }
 
+    /// The fault was taken, but the request failed for another reason: the next one meets it.
+    pub(crate) fn put_back(&self, fault: F) {
+        self.lock().push_front(fault);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<F>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -81,6 +81,13 @@ async fn a_key_written_again_at_once_is_refused_and_changes_nothing() {
     assert_eq!(client.call("GET", "values/a", Value::Null).await, (200, json!(1)));
     assert_eq!(client.call("GET", "values/b", Value::Null).await.0, 404);
     assert_eq!(kv.writes().all().len(), 1);
+
+    // A key that failed was not written, so it may be tried again at once; the fault waits for an admitted request.
+    kv.faults.next(1, Fault::UnsuccessfulKeys(vec!["b".into()]));
+    assert_eq!(client.bulk(json!([{"key": "a", "value": "2"}])).await.0, 429);
+    let pairs = json!([{"key": "b", "value": "1"}, {"key": "c", "value": "1"}]);
+    assert_eq!(client.bulk(pairs).await.1["result"]["unsuccessful_keys"], json!(["b"]));
+    assert_eq!(client.bulk(json!([{"key": "b", "value": "1"}])).await.0, 200);
 }
 
 #[tokio::test]

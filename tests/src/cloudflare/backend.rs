@@ -106,7 +106,7 @@ fn perform(
         }
         Operation::Put(pair) => {
             table.insert(pair.key.clone(), pair.clone());
-            Value::Null
+            json!({})
         }
         Operation::BulkDelete(keys) => {
             table.retain(|key, _| !keys.contains(key));
@@ -114,7 +114,7 @@ fn perform(
         }
         Operation::Delete(key) => {
             table.remove(key);
-            Value::Null
+            json!({})
         }
         Operation::BulkGet(keys) => {
             let values: serde_json::Map<String, Value> =
