@@ -84,9 +84,10 @@ pub async fn seed(conn: &mut PgConnection, vapi: &VapiIds) -> Result<Seeded, See
                 project_id,
                 name: "Reception",
                 instructions: "You are the receptionist of Lakeside Dental, a dental practice. You answer the phone, \
-                               tell people the opening hours (Monday to Friday, 8 to 17) and take requests for \
-                               appointments: name, reason, preferred day. Keep every turn under two sentences.",
-                greeting: Some("Lakeside Dental, good day. How can I help you?"),
+                               tell people the opening hours (Monday to Friday from 8 to 18, Saturday from 9 to 13) \
+                               and the prices (check-up 90 dollars, whitening from 240 dollars), and take requests \
+                               for appointments: name, reason, preferred day. Keep every turn under two sentences.",
+                greeting: Some("Good morning, Lakeside Dental, this is Ana. How can I help you?"),
                 realtime: Some(&realtime("marin")),
                 vapi_assistant_id: Some(&vapi.assistant_id),
                 fallback_number: None,
@@ -105,10 +106,11 @@ pub async fn seed(conn: &mut PgConnection, vapi: &VapiIds) -> Result<Seeded, See
             &NewAgent {
                 project_id,
                 name: "Night line",
-                instructions: "You answer the phone of Lakeside Dental outside opening hours. For an emergency you \
-                               tell the caller to ring the emergency service. Otherwise you take a message: name, \
-                               number, reason. Keep every turn under two sentences.",
-                greeting: Some("Lakeside Dental's night line. Is this an emergency?"),
+                instructions: "You answer the phone of Lakeside Dental, a dental practice, when nobody else can. You \
+                               tell people the opening hours (Monday to Friday from 8 to 18, Saturday from 9 to 13) \
+                               and the prices (check-up 90 dollars, whitening from 240 dollars), and take messages: \
+                               name, number, reason. Keep every turn under two sentences.",
+                greeting: Some("Good morning, Lakeside Dental, this is Ana. How can I help you?"),
                 realtime: Some(&realtime("cedar")),
                 vapi_assistant_id: None,
                 fallback_number: None,

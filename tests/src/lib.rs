@@ -4,6 +4,8 @@
 //! saw. None of this is reachable from product code.
 
 pub mod cloudflare;
+pub mod demo;
+pub mod dev;
 pub mod faults;
 pub mod hosts;
 pub mod openai;
@@ -11,6 +13,7 @@ pub mod record;
 pub mod shapes;
 pub mod speech;
 pub mod stack;
+pub mod tandem;
 pub mod tool_server;
 pub mod twilio;
 pub mod vapi;

@@ -9,11 +9,16 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use tests::stack::postgres::Postgres;
 use tests::stack::root;
+use tests::{demo, dev};
 
 /// The local stack and its parts.
 #[derive(Debug, Parser)]
 #[command(name = "sim")]
 enum Sim {
+    /// Start everything, play three calls, and say what happened in them.
+    Demo,
+    /// Keep everything up and say how to place a call.
+    Dev,
     /// Run a command with `DATABASE_URL` naming a fresh database that has all migrations.
     Postgres {
         /// The command and its arguments.
@@ -23,8 +28,19 @@ enum Sim {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
+async fn main() -> ExitCode {
+    run().await.unwrap_or_else(|error| {
+        eprintln!("sim: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run() -> Result<ExitCode> {
+    // Chosen once for every TLS connection; there is no other provider in the binary.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match Sim::parse() {
+        Sim::Demo => demo::run().await.map(|()| ExitCode::SUCCESS),
+        Sim::Dev => dev::run().await.map(|()| ExitCode::SUCCESS),
         Sim::Postgres { command } => with_postgres(&command).await,
     }
 }

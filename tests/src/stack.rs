@@ -7,6 +7,7 @@
 
 pub mod edge;
 pub mod link;
+pub mod origin;
 pub mod ports;
 pub mod postgres;
 pub mod process;
