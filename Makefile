@@ -27,12 +27,13 @@ export WRANGLER_SEND_METRICS := false
 EDGE_SOURCES := $(shell find edge shared -name build -prune -o -type f \( -name '*.rs' -o -name Cargo.toml \) -print) \
 	Cargo.toml Cargo.lock
 
-.PHONY: help setup edge demo dev test lint sqlx-prepare sqlx-check deny deploy-check clean
+.PHONY: help setup edge demo dev latency test lint sqlx-prepare sqlx-check deny deploy-check clean
 
 help:
 	@echo 'make demo          install what is missing, start everything, play three calls'
 	@echo 'make test          the same set-up, then every test'
 	@echo 'make dev           keep the stack up and say how to place a call'
+	@echo 'make latency       time to TwiML, and what the bridge adds to a frame'
 	@echo 'make setup         only install what is missing (the first time about 5 minutes)'
 	@echo 'make edge          build the Worker'
 	@echo 'make lint          formatting and clippy, on the host and for wasm32'
@@ -145,6 +146,11 @@ dev: setup edge
 	@echo 'dev: building the origin and the simulators (the first time 3 minutes)'
 	@cargo build --quiet --bin tandem --bin sim
 	@$(SIM) dev
+
+latency: setup edge
+	@echo 'latency: building the origin and the simulators for release (the first time 5 minutes)'
+	@cargo build --release --quiet --bin tandem --bin sim
+	@$(TARGET)/release/sim latency
 
 test: setup edge
 	@cargo build --quiet --bin tandem --bin sim

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod dev;
 pub mod faults;
 pub mod hosts;
+pub mod latency;
 pub mod openai;
 pub mod record;
 pub mod shapes;

@@ -9,7 +9,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use tests::stack::postgres::Postgres;
 use tests::stack::root;
-use tests::{demo, dev};
+use tests::{demo, dev, latency};
 
 /// The local stack and its parts.
 #[derive(Debug, Parser)]
@@ -19,6 +19,8 @@ enum Sim {
     Demo,
     /// Keep everything up and say how to place a call.
     Dev,
+    /// Measure how fast calls are answered and what the bridge adds to each frame.
+    Latency,
     /// Run a command with `DATABASE_URL` naming a fresh database that has all migrations.
     Postgres {
         /// The command and its arguments.
@@ -40,6 +42,7 @@ async fn run() -> Result<ExitCode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Sim::parse() {
         Sim::Demo => demo::run().await.map(|()| ExitCode::SUCCESS),
+        Sim::Latency => latency::run().await.map(|()| ExitCode::SUCCESS),
         Sim::Dev => dev::run().await.map(|()| ExitCode::SUCCESS),
         Sim::Postgres { command } => with_postgres(&command).await,
     }
