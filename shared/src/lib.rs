@@ -5,6 +5,7 @@
 //!
 //! Not here: how a webhook is received or forwarded (`edge`, `origin`), and anything that needs the database.
 
+pub mod dead_letter;
 pub mod decision;
 pub mod hmac;
 pub mod hop;
