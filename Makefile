@@ -24,7 +24,7 @@ export WASM_OPT_BIN := $(CURDIR)/node_modules/.bin/wasm-opt
 export ESBUILD_BIN := $(CURDIR)/node_modules/.bin/esbuild
 export WRANGLER_SEND_METRICS := false
 
-EDGE_SOURCES := $(shell find edge shared -name build -prune -o -type f \( -name '*.rs' -o -name Cargo.toml \) -print) \
+EDGE_SOURCES := $(shell find edge shared -name build -prune -o -type f \( -name '*.rs' -o -name '*.js' -o -name '*.toml' \) -print) \
 	Cargo.toml Cargo.lock
 
 .PHONY: help setup edge demo dev latency test lint sqlx-prepare sqlx-check deny deploy-check clean
@@ -154,13 +154,13 @@ latency: setup edge
 
 test: setup edge
 	@cargo build --quiet --bin tandem --bin sim
-	@cargo test --workspace --exclude edge
+	@cargo test --workspace
 	@CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(BIN)/wasm-bindgen-test-runner \
 		cargo test -p shared --target wasm32-unknown-unknown
 
 lint:
 	cargo fmt --all --check
-	cargo clippy --workspace --exclude edge --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p shared -p edge --target wasm32-unknown-unknown -- -D warnings
 
 sqlx = cargo build --quiet --bin sim && PATH=$(BIN):$$PATH $(SIM) postgres -- cargo sqlx prepare --workspace
