@@ -13,6 +13,7 @@ use sqlx::{PgConnection, PgPool};
 use crate::App;
 use crate::providers::cloudflare::Kv;
 use crate::replication::{Replicate, Replicator};
+use crate::retention::Prune;
 
 /// Where the library keeps its tables.
 const SCHEMA: &str = "graphile_worker";
@@ -37,14 +38,12 @@ pub async fn is_migrated(conn: &mut PgConnection) -> sqlx::Result<bool> {
 }
 
 /// Runs jobs until the app shuts down.
+///
+/// Without access to Cloudflare, replication is left alone: its job waits for an origin that can do it.
 pub async fn run(app: Arc<App>) {
-    let Some(cloudflare) = &app.config.cloudflare else {
-        // Nothing is marked as done: the job waits for an origin that can do it.
-        return;
-    };
-    let kv = Kv::new(app.http.clone(), cloudflare);
+    let kv = app.config.cloudflare.as_ref().map(|cloudflare| Kv::new(app.http.clone(), cloudflare));
     while !app.shutdown.is_cancelled() {
-        let replicator = Replicator::new(app.db.clone(), kv.clone(), Arc::clone(&app.metrics));
+        let replicator = kv.as_ref().map(|kv| Replicator::new(app.db.clone(), kv.clone(), Arc::clone(&app.metrics)));
         let result = match worker(&app, replicator).await {
             Ok(worker) => worker.run().await.map_err(anyhow::Error::from),
             Err(error) => Err(error),
@@ -59,7 +58,7 @@ pub async fn run(app: Arc<App>) {
     }
 }
 
-async fn worker(app: &App, replicator: Replicator) -> anyhow::Result<Worker> {
+async fn worker(app: &Arc<App>, replicator: Option<Replicator>) -> anyhow::Result<Worker> {
     let shutdown = WorkerShutdownConfig::default()
         .listen_os_shutdown_signals(false)
         .grace_period(GRACE)
@@ -70,21 +69,23 @@ async fn worker(app: &App, replicator: Replicator) -> anyhow::Result<Worker> {
         .sweep_interval(HEARTBEAT)
         .sweep_threshold(DEAD_AFTER)
         .recovery_delay(Duration::ZERO);
-    // Every minute whatever happens: this bounds the delay after an outage, where the growing delays of retries would
-    // reach hours, and it finds changes that were made by hand.
-    let sweep = Cron::every_minute::<Replicate>()
-        .queue(Replicate::IDENTIFIER)
-        .job_key(Replicate::IDENTIFIER)
-        .payload(Replicate::default())?;
-    Ok(WorkerOptions::default()
+    // Hourly, so that no run has much to do.
+    let prune = Cron::hourly_at::<Prune>(17)?.queue(Prune::IDENTIFIER).job_key(Prune::IDENTIFIER);
+    let mut options = WorkerOptions::default()
         .pg_pool(app.db.clone())
         .schema(SCHEMA)
         .concurrency(CONCURRENCY)
         .worker_shutdown(shutdown)
         .worker_recovery(recovery)
-        .add_extension(replicator)
-        .define_job::<Replicate>()
-        .with_cron(sweep)
-        .init()
-        .await?)
+        .add_extension(Arc::clone(app))
+        .define_job::<Prune>()
+        .with_cron(prune.payload(Prune::default())?);
+    if let Some(replicator) = replicator {
+        // Every minute whatever happens: this bounds the delay after an outage, where the growing delays of retries
+        // would reach hours, and it finds changes that were made by hand.
+        let sweep = Cron::every_minute::<Replicate>().queue(Replicate::IDENTIFIER).job_key(Replicate::IDENTIFIER);
+        options =
+            options.add_extension(replicator).define_job::<Replicate>().with_cron(sweep.payload(Replicate::default())?);
+    }
+    Ok(options.init().await?)
 }

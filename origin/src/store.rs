@@ -12,11 +12,13 @@ pub mod agents;
 pub mod api_keys;
 pub mod calls;
 pub mod events;
+pub mod inbox;
 pub mod numbers;
 pub mod projects;
 pub mod replica;
 pub mod routes;
 pub mod stream_tokens;
+pub mod tool_runs;
 pub mod tools;
 pub mod transcript_items;
 
@@ -24,6 +26,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Executor as _, PgConnection};
@@ -99,6 +102,23 @@ pub async fn is_migrated(conn: &mut PgConnection) -> sqlx::Result<bool> {
     Ok(MIGRATIONS
         .iter()
         .all(|ours| applied.iter().any(|(version, checksum)| *version == ours.version && **checksum == *ours.checksum)))
+}
+
+/// A text as Postgres can hold it: without NUL, which anybody may put into JSON.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "")
+}
+
+/// The same for every text in a JSON value.
+fn json_without_nul(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(without_nul(text)),
+        Value::Array(items) => items.iter().map(json_without_nul).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(name, value)| (without_nul(name), json_without_nul(value))).collect()
+        }
+        other => other.clone(),
+    }
 }
 
 /// A text column that the schema guarantees to be valid.

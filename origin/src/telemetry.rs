@@ -50,6 +50,13 @@ pub struct Metrics {
     pub replicated_keys: Counter,
     /// `tandem_replication_pending_keys`: keys that differed from the tables when the job last looked.
     pub replication_pending: Gauge<u64, AtomicU64>,
+    /// `tandem_deliveries_total`: events received, by sender and by what became of them: `applied`, `skipped` (the agent
+    /// has left the system), `unknown` (no call or agent of ours), `repeated`, `conflict` (repeated with another body).
+    pub deliveries: Family<DeliveryLabels, Counter>,
+    /// `tandem_tool_runs_total`: function calls, by outcome; `repeated` ones got the outcome of the first run.
+    pub tool_runs: Family<OutcomeLabels, Counter>,
+    /// `tandem_pruned_rows_total`: rows deleted because they are too old, by table.
+    pub pruned: Family<TableLabels, Counter>,
     /// `tandem_live_calls`: calls bridged at this moment.
     pub live_calls: Gauge,
     /// `tandem_streams_refused_total`: media streams that were not let in.
@@ -85,6 +92,22 @@ pub struct OutcomeLabels {
     pub outcome: &'static str,
 }
 
+/// Labels of an event.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DeliveryLabels {
+    /// `twilio` or `vapi`.
+    pub source: &'static str,
+    /// What became of it.
+    pub outcome: &'static str,
+}
+
+/// Label of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TableLabels {
+    /// Its name.
+    pub table: &'static str,
+}
+
 /// Label of a voice system.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SystemLabels {
@@ -103,6 +126,9 @@ impl Metrics {
             replication_runs: Family::default(),
             replicated_keys: Counter::default(),
             replication_pending: Gauge::default(),
+            deliveries: Family::default(),
+            tool_runs: Family::default(),
+            pruned: Family::default(),
             live_calls: Gauge::default(),
             streams_refused: Counter::default(),
             call_records_dropped: Counter::default(),
@@ -127,6 +153,9 @@ impl Metrics {
             "Keys that differed from the tables when the replication job last looked",
             metrics.replication_pending.clone(),
         );
+        registry.register("deliveries", "Events received, by what became of them", metrics.deliveries.clone());
+        registry.register("tool_runs", "Function calls, by outcome", metrics.tool_runs.clone());
+        registry.register("pruned_rows", "Rows deleted because they are too old", metrics.pruned.clone());
         registry.register("live_calls", "Calls bridged at this moment", metrics.live_calls.clone());
         registry.register("streams_refused", "Media streams that were not let in", metrics.streams_refused.clone());
         registry.register(

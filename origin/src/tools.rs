@@ -5,10 +5,11 @@
 //! private addresses are refused, after the name was resolved.
 
 mod address;
+pub mod once;
 
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::AgentId;
@@ -84,7 +85,7 @@ pub enum ToolError {
     Store(#[from] StoreError),
 }
 
-/// Runs an agent's tool.
+/// Runs an agent's tool, once for each function call: told of one again, it gives what came of the first run.
 pub async fn run(app: &App, agent: AgentId, invocation: &Invocation<'_>) -> Result<String, ToolError> {
     let outcome = look_up_and_call(app, agent, invocation).await;
     if let Err(error) = &outcome {
@@ -96,20 +97,12 @@ pub async fn run(app: &App, agent: AgentId, invocation: &Invocation<'_>) -> Resu
 
 async fn look_up_and_call(app: &App, agent: AgentId, invocation: &Invocation<'_>) -> Result<String, ToolError> {
     let tools = store::tools::of_agent(&mut *app.db.acquire().await.map_err(StoreError::from)?, agent).await?;
-    let tool = tools.iter().find(|tool| tool.name == invocation.name).ok_or(ToolError::Unknown)?;
-    match &tool.target {
-        ToolTarget::Builtin(_) => Err(ToolError::Unavailable),
-        ToolTarget::Http { url, secret } => call(&app.tools, tool, url, secret, invocation).await,
-    }
+    let tool = tools.into_iter().find(|tool| tool.name == invocation.name).ok_or(ToolError::Unknown)?;
+    once::run(app, agent, tool, invocation).await
 }
 
-async fn call(
-    client: &Client,
-    tool: &Tool,
-    url: &str,
-    secret: &SecretString,
-    invocation: &Invocation<'_>,
-) -> Result<String, ToolError> {
+async fn call(client: &Client, tool: &Tool, invocation: &Invocation<'_>) -> Result<String, ToolError> {
+    let ToolTarget::Http { url, secret } = &tool.target else { return Err(ToolError::Unavailable) };
     let url: reqwest::Url = url.parse().map_err(|_| ToolError::ForbiddenTarget)?;
     if !client.allow_private && address::is_private_literal(&url) {
         return Err(ToolError::ForbiddenTarget);

@@ -15,23 +15,50 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::App;
+use crate::inbox::{self, Delivery, Source, State};
 use crate::store::calls::{Call, NewCall};
 use crate::store::events::{Actor, NewEvent};
 use crate::store::transcript_items::{Speaker, TranscriptItem};
 use crate::store::{self, StoreError};
 use crate::tools::{self, Invocation};
 
-/// Acts on a message once it is known to be genuine; the answer is Vapi's.
-pub async fn handle(app: &App, message: &Message, body: &[u8]) -> Result<Value, StoreError> {
-    let mut conn = app.db.acquire().await?;
-    let call = find_call(&mut conn, message).await?;
+/// Acts on a message once it is known to be genuine; the answer is Vapi's. An event takes effect once for each
+/// `delivery`.
+pub async fn handle(app: &App, message: &Message, delivery: &str, body: &[u8]) -> Result<Value, StoreError> {
+    if message.kind.needs_answer() {
+        return answer(app, message).await;
+    }
+    let delivery = Delivery {
+        id: delivery,
+        source: Source::Vapi,
+        kind: message.kind.as_str(),
+        body,
+        call_sid: message.call_sid.as_ref(),
+        vapi_call_id: message.call_id.as_ref(),
+    };
+    if let Some(mut entry) = inbox::open(app, delivery).await? {
+        let became = apply(&mut entry, message, body).await?;
+        entry.close(became).await?;
+    }
+    Ok(json!({}))
+}
+
+/// What a message concerns, and what is to be done with it.
+struct Decided {
+    decision: VapiDecision,
+    agent_id: Option<AgentId>,
+    call: Option<Call>,
+}
+
+async fn decide(conn: &mut PgConnection, message: &Message) -> Result<Decided, StoreError> {
+    let call = find_call(conn, message).await?;
     let route = match &message.assistant_id {
-        Some(assistant) => store::routes::assistant(&mut conn, assistant).await?,
+        Some(assistant) => store::routes::assistant(conn, assistant).await?,
         None => None,
     };
     // A message that names no assistant is decided by its call or its number.
     let number_route = match &message.number {
-        Some(number) if route.is_none() => store::routes::number(&mut conn, number).await?,
+        Some(number) if route.is_none() => store::routes::number(conn, number).await?,
         _ => None,
     };
     let agent_id = call
@@ -41,23 +68,73 @@ pub async fn handle(app: &App, message: &Message, body: &[u8]) -> Result<Value, 
         .or_else(|| number_route.as_ref().map(|route| route.agent_id));
     let route = match (route, number_route) {
         (Some(route), _) => Some(route),
-        (None, Some(by_number)) => Some(as_assistant_route(&mut conn, &by_number).await?),
+        (None, Some(by_number)) => Some(as_assistant_route(conn, &by_number).await?),
         (None, None) => None,
     };
     let pin = call.as_ref().map(|call| call.system_type);
     let decision = decide_vapi(pin, Lookup::Truth(route.as_ref()), message.call_created_at);
     let call_id = message.call_id.as_ref().map_or("-", VapiCallId::as_str);
     tracing::info!(vapi_call_id = call_id, kind = %message.kind, ?decision, "Vapi message decided");
+    Ok(Decided { decision, agent_id, call })
+}
 
-    match (decision, agent_id) {
-        (VapiDecision::Process, Some(agent_id)) => process(app, conn, message, body, agent_id, call).await,
+/// Does what an event says.
+async fn apply(conn: &mut PgConnection, message: &Message, body: &[u8]) -> Result<State, StoreError> {
+    let Decided { decision, agent_id, call } = decide(conn, message).await?;
+    let call = match (decision, agent_id, call) {
+        (VapiDecision::Process, Some(_), Some(call)) => Some(call),
+        (VapiDecision::Process, Some(agent_id), None) => begin(conn, message, agent_id).await?,
+        (VapiDecision::Skip, agent_id, _) => {
+            if let Some(agent_id) = agent_id {
+                skipped(conn, agent_id, message).await?;
+            }
+            return Ok(State::Skipped);
+        }
+        _ => return Ok(State::Unknown),
+    };
+    if let Some(call) = call {
+        match message.kind {
+            MessageType::StatusUpdate => status(conn, message, &call).await?,
+            MessageType::EndOfCallReport => report(conn, message, body, &call).await?,
+            _ => {}
+        }
+    }
+    Ok(State::Applied)
+}
+
+/// Answers a message whose sender waits. Whatever it changes may be repeated: the call is begun once, each tool is run
+/// once.
+async fn answer(app: &App, message: &Message) -> Result<Value, StoreError> {
+    let mut conn = app.db.acquire().await?;
+    let Decided { decision, agent_id, call } = decide(&mut conn, message).await?;
+    let agent_id = match (decision, agent_id) {
+        (VapiDecision::Process, Some(agent_id)) => agent_id,
         (VapiDecision::Skip, agent_id) => {
             if let Some(agent_id) = agent_id {
                 skipped(&mut conn, agent_id, message).await?;
             }
-            Ok(refuse(message, Refusal::Switched))
+            return Ok(refuse(message, Refusal::Switched));
         }
-        _ => Ok(refuse(message, Refusal::UnknownAgent)),
+        _ => return Ok(refuse(message, Refusal::UnknownAgent)),
+    };
+    if call.is_none() {
+        begin(&mut conn, message, agent_id).await?;
+    }
+    match &message.kind {
+        MessageType::ToolCalls => {
+            // Tools may take their time; the connection is not theirs to hold.
+            drop(conn);
+            Ok(run_tools(app, message, agent_id).await)
+        }
+        MessageType::AssistantRequest => {
+            let agent = store::agents::by_id(&mut conn, agent_id).await?;
+            Ok(match agent.and_then(|agent| agent.vapi_assistant_id) {
+                Some(assistant) => json!({ "assistantId": assistant }),
+                None => refuse(message, Refusal::UnknownAgent),
+            })
+        }
+        // Nothing of ours answers the others yet; the shape is right and Vapi goes on.
+        _ => Ok(refuse(message, Refusal::Unavailable)),
     }
 }
 
@@ -89,53 +166,6 @@ async fn find_call(conn: &mut PgConnection, message: &Message) -> Result<Option<
         store::calls::set_vapi_call_id(conn, call.id, id).await?;
     }
     Ok(call)
-}
-
-async fn process(
-    app: &App,
-    mut conn: sqlx::pool::PoolConnection<sqlx::Postgres>,
-    message: &Message,
-    body: &[u8],
-    agent_id: AgentId,
-    call: Option<Call>,
-) -> Result<Value, StoreError> {
-    let call = match call {
-        Some(call) => Some(call),
-        None => begin(&mut conn, message, agent_id).await?,
-    };
-    match &message.kind {
-        MessageType::ToolCalls => {
-            // Tools may take their time; the connection is not theirs to hold.
-            drop(conn);
-            Ok(run_tools(app, message, agent_id).await)
-        }
-        MessageType::AssistantRequest => {
-            let agent = store::agents::by_id(&mut conn, agent_id).await?;
-            Ok(match agent.and_then(|agent| agent.vapi_assistant_id) {
-                Some(assistant) => json!({ "assistantId": assistant }),
-                None => refuse(message, Refusal::UnknownAgent),
-            })
-        }
-        MessageType::StatusUpdate => {
-            if let Some(call) = call {
-                status(&mut conn, message, &call).await?;
-            }
-            Ok(json!({}))
-        }
-        MessageType::EndOfCallReport => {
-            if let Some(call) = call {
-                report(&mut conn, message, body, &call).await?;
-            }
-            Ok(json!({}))
-        }
-        // Nothing of ours answers these yet; the shape is right and Vapi goes on.
-        MessageType::TransferDestinationRequest
-        | MessageType::HandoffDestinationRequest
-        | MessageType::KnowledgeBaseRequest
-        | MessageType::EndpointingRequest
-        | MessageType::CampaignPredial => Ok(refuse(message, Refusal::Unavailable)),
-        MessageType::Event(_) => Ok(json!({})),
-    }
 }
 
 /// Pins a call of Vapi's that we hear of for the first time.

@@ -15,8 +15,9 @@ use crate::hmac::to_hex;
 
 /// How every key of a dead letter begins, and no key of a route.
 pub const KEY_PREFIX: &str = "dead:";
-/// How long the edge keeps a letter (its `expiration_ttl`), in seconds: 30 days. It holds what callers said.
-pub const KEEP_SECONDS: u32 = 30 * 24 * 60 * 60;
+/// How long the edge keeps a letter (its `expiration_ttl`), in seconds: 14 days. It holds what callers said, and the
+/// origin remembers only a little longer which events have taken effect.
+pub const KEEP_SECONDS: u32 = 14 * 24 * 60 * 60;
 
 /// Hex digits of the hash in a key; the time before it makes even these more than enough.
 const HASH_DIGITS: usize = 32;

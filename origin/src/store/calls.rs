@@ -276,12 +276,11 @@ pub async fn set_call_sid(conn: &mut PgConnection, id: CallId, call_sid: &CallSi
     Ok(())
 }
 
-/// Notes that the call was answered. The first time counts; an ended call stays ended.
+/// Notes that the call was answered. The first time counts; for an ended call it is too late.
 pub async fn answered(conn: &mut PgConnection, id: CallId, at: OffsetDateTime) -> Result<()> {
     sqlx::query!(
-        "update calls set answered_at = coalesce(answered_at, $2),
-                          status = case status when 'ringing' then 'in-progress' else status end
-         where id = $1",
+        "update calls set answered_at = coalesce(answered_at, $2), status = 'in-progress'
+         where id = $1 and status = 'ringing'",
         id.0,
         at
     )
@@ -300,7 +299,9 @@ pub async fn resumed(conn: &mut PgConnection, id: CallId) -> Result<i32> {
 
 /// Notes what the call has used so far, in place of what was noted before.
 pub async fn set_usage(conn: &mut PgConnection, id: CallId, usage: &Value) -> Result<()> {
-    sqlx::query!("update calls set usage = $2 where id = $1", id.0, usage).execute(conn).await?;
+    sqlx::query!("update calls set usage = $2 where id = $1", id.0, super::json_without_nul(usage))
+        .execute(conn)
+        .await?;
     Ok(())
 }
 
@@ -310,7 +311,7 @@ pub async fn end(conn: &mut PgConnection, id: CallId, at: OffsetDateTime, reason
         "update calls set status = 'ended', ended_at = $2, end_reason = $3 where id = $1 and status <> 'ended'",
         id.0,
         at,
-        reason
+        super::without_nul(reason)
     )
     .execute(conn)
     .await?;

@@ -71,7 +71,7 @@ pub struct TranscriptItem {
 pub async fn write(conn: &mut PgConnection, call: CallId, items: &[TranscriptItem]) -> Result<()> {
     let positions: Vec<i32> = items.iter().map(|item| item.position).collect();
     let roles: Vec<String> = items.iter().map(|item| item.role.to_string()).collect();
-    let texts: Vec<String> = items.iter().map(|item| item.text.clone()).collect();
+    let texts: Vec<String> = items.iter().map(|item| super::without_nul(&item.text)).collect();
     let item_ids: Vec<Option<String>> = items.iter().map(|item| item.item_id.clone()).collect();
     let heard: Vec<Option<i32>> = items.iter().map(|item| item.heard_ms).collect();
     let interrupted: Vec<bool> = items.iter().map(|item| item.interrupted).collect();

@@ -34,8 +34,15 @@ pub struct Received<'a> {
 }
 
 impl<'a> Received<'a> {
-    fn header(&self, name: &str) -> Option<&'a str> {
+    /// A header that is text.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The webhook's idempotency key: the edge's word for it, or what the provider repeats.
+    pub fn delivery(&self, sender: Sender, computed: impl FnOnce() -> String) -> String {
+        let told = self.header(hop::DELIVERY_HEADER).filter(|id| sender == Sender::Edge && !id.is_empty());
+        told.map_or_else(computed, |id| hop::delivery(id.to_owned()))
     }
 
     fn path_and_query(&self) -> &'a str {

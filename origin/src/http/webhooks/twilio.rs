@@ -10,13 +10,15 @@ use axum::response::{IntoResponse as _, Response};
 use shared::SystemType;
 use shared::twilio::answer::{self, path};
 use shared::twilio::form::Form;
-use shared::twilio::webhook::{CallOutcome, CallStatus, CallWebhook};
+use shared::twilio::webhook::{CallOutcome, CallStatus, CallWebhook, IDEMPOTENCY_HEADER, delivery_id};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::invalid_signature;
 use super::sender::{Received, Sender};
 use crate::answering::{self, Incoming};
 use crate::http::problem::Problem;
+use crate::inbox::{self, Delivery, Source, State as Became};
 use crate::store::StoreError;
 use crate::{App, store};
 
@@ -25,6 +27,7 @@ struct Webhook<'a> {
     form: Form<'a>,
     facts: CallWebhook,
     sender: Sender,
+    received: Received<'a>,
 }
 
 fn verify<'a>(app: &App, received: Received<'a>) -> Result<Webhook<'a>, Problem> {
@@ -33,10 +36,29 @@ fn verify<'a>(app: &App, received: Received<'a>) -> Result<Webhook<'a>, Problem>
     let sender = received.twilio_sender(app, &form).ok_or_else(|| invalid_signature(StatusCode::FORBIDDEN))?;
     let facts =
         CallWebhook::from_form(&form).map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))?;
-    Ok(Webhook { form, facts, sender })
+    Ok(Webhook { form, facts, sender, received })
 }
 
 impl Webhook<'_> {
+    /// What the sender repeats.
+    fn delivery(&self) -> String {
+        let computed = || delivery_id(self.received.uri.path(), &self.form, self.received.header(IDEMPOTENCY_HEADER));
+        self.received.delivery(self.sender, computed)
+    }
+
+    /// Opens it as an event that takes effect once.
+    async fn open<'d>(&'d self, app: &App, id: &'d str) -> Result<Option<inbox::Entry<'d>>, StoreError> {
+        let delivery = Delivery {
+            id,
+            source: Source::Twilio,
+            kind: self.received.uri.path(),
+            body: self.received.body,
+            call_sid: Some(&self.facts.call_sid),
+            vapi_call_id: None,
+        };
+        inbox::open(app, delivery).await
+    }
+
     /// Where Twilio comes back to: whoever it asked.
     fn base(&self, app: &App) -> String {
         match self.sender {
@@ -83,7 +105,11 @@ pub async fn status(
     body: Bytes,
 ) -> Result<StatusCode, Problem> {
     let webhook = verify(&app, Received { method: &method, uri: &uri, headers: &headers, body: &body })?;
-    note_status(&app, &webhook.facts).await?;
+    let id = webhook.delivery();
+    if let Some(mut entry) = webhook.open(&app, &id).await? {
+        let became = note_status(&mut entry, &webhook.facts).await?;
+        entry.close(became).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -96,22 +122,25 @@ pub async fn stream_status(
     body: Bytes,
 ) -> Result<StatusCode, Problem> {
     let webhook = verify(&app, Received { method: &method, uri: &uri, headers: &headers, body: &body })?;
+    let id = webhook.delivery();
+    let Some(mut entry) = webhook.open(&app, &id).await? else { return Ok(StatusCode::NO_CONTENT) };
     let call_sid = &webhook.facts.call_sid;
+    let known = store::calls::by_call_sid(&mut entry, call_sid).await?.is_some();
     let event = webhook.form.get("StreamEvent").unwrap_or("unknown");
     tracing::debug!(%call_sid, event, "media stream status");
     // The only place where Twilio says why a stream could not be opened.
     if let Some(reason) = webhook.form.get("StreamError") {
         tracing::error!(%call_sid, event, reason, "Twilio reports a fault of the media stream");
     }
+    entry.close(if known { Became::Applied } else { Became::Unknown }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn note_status(app: &App, facts: &CallWebhook) -> Result<(), StoreError> {
-    let mut conn = app.db.acquire().await?;
-    let Some(call) = store::calls::by_call_sid(&mut conn, &facts.call_sid).await? else { return Ok(()) };
+async fn note_status(conn: &mut PgConnection, facts: &CallWebhook) -> Result<Became, StoreError> {
+    let Some(call) = store::calls::by_call_sid(conn, &facts.call_sid).await? else { return Ok(Became::Unknown) };
     let now = OffsetDateTime::now_utc();
     match facts.status {
-        CallStatus::InProgress => store::calls::answered(&mut conn, call.id, now).await?,
+        CallStatus::InProgress => store::calls::answered(conn, call.id, now).await?,
         // Vapi reports its own calls, with a better reason.
         CallStatus::Over(CallOutcome::Completed) if call.system_type == SystemType::Vapi => {}
         CallStatus::Over(outcome) => {
@@ -120,11 +149,11 @@ async fn note_status(app: &App, facts: &CallWebhook) -> Result<(), StoreError> {
                 CallOutcome::Completed => "caller_hung_up",
                 other => other.as_str(),
             };
-            store::calls::end(&mut conn, call.id, now, reason).await?;
+            store::calls::end(conn, call.id, now, reason).await?;
         }
         CallStatus::Ringing | CallStatus::Other => {}
     }
-    Ok(())
+    Ok(Became::Applied)
 }
 
 /// While the database is away the caller is asked to wait: Twilio must get TwiML.

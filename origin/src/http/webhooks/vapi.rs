@@ -24,8 +24,9 @@ pub async fn webhook(
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
     let received = Received { method: &method, uri: &uri, headers: &headers, body: &body };
-    received.vapi_sender(&app).ok_or_else(|| invalid_signature(StatusCode::UNAUTHORIZED))?;
+    let sender = received.vapi_sender(&app).ok_or_else(|| invalid_signature(StatusCode::UNAUTHORIZED))?;
     let message =
         Message::parse(&body).map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))?;
-    Ok(Json(vapi_calls::handle(&app, &message, &body).await?))
+    let delivery = received.delivery(sender, || message.delivery_id.clone());
+    Ok(Json(vapi_calls::handle(&app, &message, &delivery, &body).await?))
 }

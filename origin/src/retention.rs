@@ -1,0 +1,51 @@
+//! What is kept for a while only: events that were received, and what tools answered.
+//!
+//! Calls, transcripts and the audit log are not touched here.
+
+use std::sync::Arc;
+
+use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+
+use crate::App;
+use crate::inbox;
+use crate::store::{self, StoreError};
+use crate::telemetry::{Metrics, TableLabels};
+use crate::tools::once;
+
+/// Rows deleted in one statement: far less than a second's work.
+const BATCH: i64 = 5_000;
+
+/// The job.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Prune {}
+
+impl TaskHandler for Prune {
+    const IDENTIFIER: &'static str = "prune";
+
+    async fn run(self, ctx: WorkerContext) -> impl IntoTaskHandlerResult {
+        match ctx.get_ext::<Arc<App>>() {
+            Some(app) => prune(&app.db, &app.metrics).await.map_err(|error| error.to_string()),
+            None => Err("the job has no app".to_owned()),
+        }
+    }
+}
+
+/// Deletes what is too old.
+pub async fn prune(db: &PgPool, metrics: &Metrics) -> Result<(), StoreError> {
+    for table in ["webhook_inbox", "tool_runs"] {
+        loop {
+            let mut conn = db.acquire().await?;
+            let deleted = match table {
+                "tool_runs" => store::tool_runs::prune(&mut conn, once::KEEP_DAYS, BATCH).await?,
+                _ => store::inbox::prune(&mut conn, inbox::KEEP_DAYS, BATCH).await?,
+            };
+            metrics.pruned.get_or_create(&TableLabels { table }).inc_by(deleted);
+            if deleted < BATCH.unsigned_abs() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! What the origin does exactly once, mends by itself and brings back: the inbox, runs of tools, the reconciler, the
+//! replica and dead letters. The origin runs in this process, on a real Postgres, beside the simulated services.
+
+#[path = "durable/inbox.rs"]
+mod inbox;
+#[path = "durable/tool_runs.rs"]
+mod tool_runs;
+#[path = "durable/world.rs"]
+mod world;

@@ -1,0 +1,194 @@
+//! Each event takes effect once, whatever is repeated, raced, cut off or out of order.
+
+use futures_util::future::join_all;
+use origin::inbox;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::world::{World, message};
+
+fn report(call: &str, text: &str) -> Value {
+    message(
+        "end-of-call-report",
+        call,
+        &json!({
+            "endedReason": "customer-ended-call",
+            "endedAt": "2026-11-22T15:01:01.500Z",
+            "cost": 0.08,
+            "costs": [{ "type": "transport", "cost": 0.01 }],
+            "artifact": { "messages": [{ "role": "user", "message": text, "time": 1_795_359_605_000_i64 }] },
+        }),
+    )
+}
+
+fn status(call: &str, status: &str) -> Value {
+    message("status-update", call, &json!({ "status": status, "endedReason": "customer-ended-call" }))
+}
+
+#[tokio::test]
+async fn a_repeated_event_is_acknowledged_and_changes_nothing() {
+    let world = World::start().await;
+    let first = world.vapi(report("call-1", "Hello")).await;
+    assert_eq!((first.status, first.body), (200, json!({})));
+    // What a second effect would undo.
+    world.execute("update calls set usage = '{\"corrected\": true}'").await;
+    world.execute("update transcript_items set text = 'corrected'").await;
+
+    let again = world.vapi(report("call-1", "Hello")).await;
+
+    assert_eq!((again.status, again.body), (200, json!({})));
+    let call = world.vapi_call("call-1").await;
+    assert_eq!((&call["usage"], &call["transcript"][0]["text"]), (&json!({"corrected": true}), &json!("corrected")));
+    assert_eq!(world.metric(r#"tandem_deliveries_total{source="vapi",outcome="applied"}"#), 1);
+    assert_eq!(world.metric(r#"tandem_deliveries_total{source="vapi",outcome="repeated"}"#), 1);
+    let processed = "select count(*) from webhook_inbox where state = 'applied' and processed_at >= received_at";
+    assert_eq!(world.count(processed).await, 1);
+}
+
+#[tokio::test]
+async fn equal_deliveries_at_once_have_one_effect() {
+    let world = World::start().await;
+    // The agent has left Vapi, so each message that takes effect logs an event.
+    world.execute("update agents set system_type = 'openai-realtime', switched_at = '2026-01-01' where vapi_assistant_id is not null").await;
+
+    let answers = join_all((0..16).map(|_| world.vapi(status("call-1", "ended")))).await;
+
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert_eq!(world.count("select count(*) from event_log where type = 'webhook.skipped'").await, 1);
+    assert_eq!(world.count("select count(*) from webhook_inbox where state = 'skipped'").await, 1);
+}
+
+#[tokio::test]
+async fn another_body_under_the_same_id_is_not_applied() {
+    let world = World::start().await;
+    assert_eq!(world.vapi_as(Some("id-1"), status("call-1", "in-progress")).await.status, 200);
+    assert_eq!(world.vapi_as(Some("id-1"), status("call-1", "ended")).await.status, 200);
+
+    assert_eq!(world.vapi_call("call-1").await["status"], "in-progress");
+    assert_eq!(world.metric(r#"tandem_deliveries_total{source="vapi",outcome="conflict"}"#), 1);
+}
+
+#[tokio::test]
+async fn what_failed_halfway_was_not_received() {
+    let world = World::start().await;
+    world
+        .execute(
+            "create function fail() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+             create trigger fail before update on calls for each row execute function fail()",
+        )
+        .await;
+    let refused = world.vapi(status("call-1", "ended")).await;
+    assert_eq!(refused.status, 500, "{}", refused.body);
+    assert_eq!(world.count("select count(*) from webhook_inbox").await, 0);
+    assert_eq!(world.count("select count(*) from calls").await, 0, "the call was begun in the same transaction");
+
+    world.execute("drop trigger fail on calls").await;
+    assert_eq!(world.vapi(status("call-1", "ended")).await.status, 200);
+
+    assert_eq!(world.vapi_call("call-1").await["status"], "ended");
+}
+
+#[tokio::test]
+async fn every_order_of_a_calls_events_gives_the_same_record() {
+    let world = World::start().await;
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    for (i, order) in orders.into_iter().enumerate() {
+        let name = format!("call-{i}");
+        let events = [status(&name, "in-progress"), status(&name, "ended"), report(&name, "Hello")];
+        for at in order {
+            assert_eq!(world.vapi(events[at].clone()).await.status, 200);
+        }
+        let call = world.vapi_call(&name).await;
+        assert_eq!(
+            (&call["status"], &call["endReason"]),
+            (&json!("ended"), &json!("customer-ended-call")),
+            "{order:?}"
+        );
+        assert_eq!(call["transcript"][0]["text"], "Hello", "{order:?}");
+        assert!(call["usage"]["costs"].is_array(), "{order:?}: {call}");
+        // Answered is only who was known to be before the end.
+        assert_eq!(call["answeredAt"].is_string(), order[0] == 0, "{order:?}: {call}");
+    }
+}
+
+#[tokio::test]
+async fn twilios_callbacks_are_told_apart_by_what_twilio_repeats() {
+    let world = World::start().await;
+    assert_eq!(world.vapi(status("call-1", "ringing")).await.status, 200);
+    world.execute("update calls set call_sid = 'CA01', system_type = 'openai-realtime'").await;
+
+    let answered = "CallSid=CA01&CallStatus=in-progress&SequenceNumber=2";
+    let over = "CallSid=CA01&CallStatus=busy&SequenceNumber=3";
+    for form in [over, answered, over, "CallSid=CA77&CallStatus=completed&SequenceNumber=3"] {
+        assert_eq!(world.twilio_status(form).await.status, 204);
+    }
+
+    let call = world.vapi_call("call-1").await;
+    assert_eq!((&call["status"], &call["endReason"]), (&json!("ended"), &json!("busy")));
+    for (outcome, times) in [("applied", 2), ("repeated", 1), ("unknown", 1)] {
+        let line = format!(r#"tandem_deliveries_total{{source="twilio",outcome="{outcome}"}}"#);
+        assert_eq!(world.metric(&line), times, "{outcome}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_ended_twice_is_noted_once() {
+    let world = World::start().await;
+    for _ in 0..2 {
+        let form = "CallSid=CA01&StreamSid=MZ01&StreamEvent=stream-error&StreamError=31920";
+        let answer =
+            world.post("/twilio/stream-status", "application/x-www-form-urlencoded", None, form.to_owned()).await;
+        assert_eq!(answer.status, 204);
+    }
+    assert_eq!(world.count("select count(*) from webhook_inbox where type = '/twilio/stream-status'").await, 1);
+}
+
+#[tokio::test]
+async fn only_the_edge_names_deliveries() {
+    let world = World::start().await;
+    for id in ["mine-1", "mine-2"] {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", "application/json".parse().expect("a header"));
+        headers.insert("x-vapi-secret", "for the tests only".parse().expect("a header"));
+        headers.insert("tandem-delivery", id.parse().expect("a header"));
+        let body = json!({ "message": status("call-1", "ended") }).to_string();
+        assert_eq!(world.send("/api/vapi/webhook", headers, body).await.status, 200);
+    }
+    // Through the edge it is the same event.
+    assert_eq!(world.vapi(status("call-1", "ended")).await.status, 200);
+    assert_eq!(world.count("select count(*) from webhook_inbox where delivery_id like 'vapi:call-1:%'").await, 1);
+    assert_eq!(world.count("select count(*) from webhook_inbox").await, 1);
+}
+
+#[tokio::test]
+async fn what_postgres_cannot_hold_does_no_harm() {
+    let world = World::start().await;
+    let odd = message(&format!("odd\0{}", "x".repeat(9000)), "call-0", &json!({}));
+    let nul = |call: &str| {
+        let mut report = report(call, "Hel\0lo");
+        report["endedReason"] = json!("a\0b");
+        report["costs"] = json!([{ "type\0": "\0" }]);
+        report
+    };
+    for message in [odd, nul("call-1")] {
+        let answer = world.vapi(message).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    let call = world.vapi_call("call-1").await;
+    assert_eq!((&call["transcript"][0]["text"], &call["endReason"]), (&json!("Hello"), &json!("ab")));
+}
+
+#[tokio::test]
+async fn events_are_forgotten_in_the_end() {
+    let world = World::start().await;
+    world.vapi(status("call-1", "ended")).await;
+    world.vapi(status("call-2", "ended")).await;
+    let age = format!("now() - interval '{} days 1 minute'", inbox::KEEP_DAYS);
+    world.execute(&format!("update webhook_inbox set received_at = {age} where vapi_call_id = 'call-1'")).await;
+
+    origin::retention::prune(&world.app.db, &world.app.metrics).await.expect("old rows are deleted");
+
+    assert_eq!(world.count("select count(*) from webhook_inbox where vapi_call_id = 'call-2'").await, 1);
+    assert_eq!(world.count("select count(*) from webhook_inbox").await, 1);
+    assert_eq!(world.metric(r#"tandem_pruned_rows_total{table="webhook_inbox"}"#), 1);
+}
