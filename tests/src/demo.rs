@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
 
 use crate::openai::{RealtimeOptions, Reply};
 use crate::speech::{clip, g711, wav};
@@ -16,10 +15,12 @@ use crate::stack::root;
 use crate::tandem::{Options, Tandem};
 use crate::twilio::{CallHandle, Caller, EndReason, InboundCall};
 use crate::vapi::Script;
-use report::{Report, summary};
+use report::{Report, Trace, summary};
 
 /// No call of the demonstration takes half of this, not even with the real OpenAI.
 const CALL_LIMIT: Duration = Duration::from_mins(3);
+/// How soon it is told what happens in a call.
+const TELL_EVERY: Duration = Duration::from_millis(200);
 /// The person who calls.
 const CALLER: &str = "+15550199";
 
@@ -114,10 +115,17 @@ fn finish(reports: &mut Vec<Report>, report: Report) {
 }
 
 async fn play(tandem: &Tandem, name: &'static str, to: &str, caller: Caller) -> anyhow::Result<Report> {
-    let log_before = tandem.edge.log().len();
     let call = InboundCall { to: to.to_owned(), from: CALLER.to_owned(), caller, ..InboundCall::default() };
     let handle = tandem.twilio.call(call);
-    let end = handle.wait_ended(CALL_LIMIT).await?;
+    let (began, mut told) = (Instant::now(), Trace::default());
+    let end = loop {
+        let ended = handle.wait_ended(TELL_EVERY).await;
+        told.tell(&handle, &tandem.edge).await;
+        if let Ok(end) = ended {
+            break end;
+        }
+        ensure!(began.elapsed() < CALL_LIMIT, "{name} does not end:\n{}", handle.trace_text());
+    };
     let record = tandem.ended_call(handle.sid().as_str()).await?;
     ensure!(
         end == EndReason::CallerHungUp,
@@ -126,16 +134,7 @@ async fn play(tandem: &Tandem, name: &'static str, to: &str, caller: Caller) -> 
         tandem.origin.log_tail()
     );
     let recording = save(name, &handle)?;
-    let edge = decisions(tandem.edge.log().get(log_before..).unwrap_or_default(), handle.sid().as_str());
-    Ok(Report::new(name, &handle, edge, record, recording))
-}
-
-/// The edge's own words about this call.
-fn decisions(log: &str, call_sid: &str) -> Vec<Value> {
-    log.lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line.get(line.find('{')?..)?).ok())
-        .filter(|line| line["call"] == call_sid)
-        .collect()
+    Ok(Report::new(name, &handle, record, recording))
 }
 
 /// Saves both sides of a call as a stereo WAV file.

@@ -6,15 +6,48 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::stack::edge::Edge;
 use crate::stack::root;
 use crate::twilio::{CallHandle, Purpose, TraceEntry, What};
+
+/// What has been told of a call that goes on.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    told: usize,
+}
+
+impl Trace {
+    /// Prints what has happened since, with the edge's own words where it decided.
+    pub(super) async fn tell(&mut self, handle: &CallHandle, edge: &Edge) {
+        let trace = handle.trace();
+        for entry in trace.iter().skip(self.told).filter(|entry| !matches!(entry.what, What::Mark { .. })) {
+            println!("  {entry}");
+            if let What::Webhook { purpose: Purpose::Voice | Purpose::Redirect, .. } = entry.what
+                && let Some(line) = decided(edge, handle.sid().as_str()).await
+            {
+                println!("            edge: {line}");
+            }
+        }
+        self.told = trace.len();
+    }
+}
+
+/// What the edge says of its decision about a call. Its log comes through two processes, a little later.
+async fn decided(edge: &Edge, call_sid: &str) -> Option<String> {
+    for _ in 0..20 {
+        if let Some(line) = decision(&edge.log(), call_sid) {
+            return Some(line);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    None
+}
 
 /// One call.
 #[derive(Debug)]
 pub(super) struct Report {
     name: &'static str,
     trace: Vec<TraceEntry>,
-    edge: Vec<Value>,
     recording: PathBuf,
     /// The origin's record of the call.
     pub(super) record: Value,
@@ -26,17 +59,11 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(
-        name: &'static str,
-        handle: &CallHandle,
-        edge: Vec<Value>,
-        record: Value,
-        recording: PathBuf,
-    ) -> Self {
+    pub(super) fn new(name: &'static str, handle: &CallHandle, record: Value, recording: PathBuf) -> Self {
         let trace = handle.trace();
         let interruptions = trace.iter().filter(|entry| matches!(entry.what, What::Cleared { .. })).count();
         let system = text(&record["systemType"]).to_owned();
-        Self { name, trace, edge, recording, record, system, interruptions, dead_air_ms: handle.dead_air_ms() }
+        Self { name, trace, recording, record, system, interruptions, dead_air_ms: handle.dead_air_ms() }
     }
 
     /// Lines of the agent's that the caller cut off.
@@ -70,14 +97,6 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for entry in self.trace.iter().filter(|entry| !matches!(entry.what, What::Mark { .. })) {
-            writeln!(f, "  {entry}")?;
-            if let What::Webhook { purpose: Purpose::Voice | Purpose::Redirect, .. } = entry.what
-                && let Some(line) = self.edge.iter().find(|line| text(&line["webhook"]) == "/twilio/voice")
-            {
-                writeln!(f, "            edge: {}", decision(line))?;
-            }
-        }
         writeln!(f, "  what was said, as the origin's record has it:")?;
         for line in self.transcript() {
             let cut = if line["interrupted"] == true { " … (cut off by the caller)" } else { "" };
@@ -88,12 +107,15 @@ impl fmt::Display for Report {
     }
 }
 
-fn decision(line: &Value) -> String {
+/// What the edge's log says of its latest decision about a call.
+fn decision(log: &str, call_sid: &str) -> Option<String> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line.get(line.find('{')?..)?).ok());
+    let line = lines.rev().find(|line| line["call"] == call_sid)?;
     let replica = line["replica"].as_str().map(|replica| format!(", replica {replica}")).unwrap_or_default();
     let origin = line["origin"]
         .as_u64()
         .map_or_else(|| ", without asking the origin".to_owned(), |status| format!(", the origin answered {status}"));
-    format!("decided {}{replica}{origin}", text(&line["decision"]))
+    Some(format!("decided {}{replica}{origin}", text(&line["decision"])))
 }
 
 fn text(value: &Value) -> &str {
