@@ -22,8 +22,8 @@ impl Trace {
         let trace = handle.trace();
         for entry in trace.iter().skip(self.told).filter(|entry| !matches!(entry.what, What::Mark { .. })) {
             println!("  {entry}");
-            if let What::Webhook { purpose: Purpose::Voice | Purpose::Redirect, .. } = entry.what
-                && let Some(line) = decided(edge, handle.sid().as_str()).await
+            if let What::Webhook { purpose: Purpose::Voice | Purpose::Redirect, url, .. } = &entry.what
+                && let Some(line) = decided(edge, handle.sid().as_str(), url).await
             {
                 println!("            edge: {line}");
             }
@@ -33,9 +33,9 @@ impl Trace {
 }
 
 /// What the edge says of its decision about a call. Its log comes through two processes, a little later.
-async fn decided(edge: &Edge, call_sid: &str) -> Option<String> {
+async fn decided(edge: &Edge, call_sid: &str, url: &str) -> Option<String> {
     for _ in 0..20 {
-        if let Some(line) = decision(&edge.log(), call_sid) {
+        if let Some(line) = decision(&edge.log(), call_sid, url) {
             return Some(line);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -107,10 +107,10 @@ impl fmt::Display for Report {
     }
 }
 
-/// What the edge's log says of its latest decision about a call.
-fn decision(log: &str, call_sid: &str) -> Option<String> {
+/// What the edge's log says of its latest decision on a webhook of this call.
+fn decision(log: &str, call_sid: &str, url: &str) -> Option<String> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line.get(line.find('{')?..)?).ok());
-    let line = lines.rev().find(|line| line["call"] == call_sid)?;
+    let line = lines.rev().find(|line| line["call"] == call_sid && url.ends_with(text(&line["webhook"])))?;
     let replica = line["replica"].as_str().map(|replica| format!(", replica {replica}")).unwrap_or_default();
     let origin = line["origin"]
         .as_u64()
