@@ -110,7 +110,7 @@ impl fmt::Display for Report {
 /// What the edge's log says of its latest decision on a webhook of this call.
 fn decision(log: &str, call_sid: &str, url: &str) -> Option<String> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line.get(line.find('{')?..)?).ok());
-    let line = lines.rev().find(|line| line["call"] == call_sid && url.ends_with(text(&line["webhook"])))?;
+    let line = lines.rev().find(|line| line["call"] == call_sid && url.contains(text(&line["webhook"])))?;
     let replica = line["replica"].as_str().map(|replica| format!(", replica {replica}")).unwrap_or_default();
     let origin = line["origin"]
         .as_u64()
