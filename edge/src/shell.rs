@@ -159,7 +159,7 @@ impl Sending<'_> {
             path: self.head.path_and_query().into(),
             content_type: self.content_type().into(),
             delivery: self.webhook.delivery().into(),
-            enqueued_at: now_seconds(),
+            enqueued_at: now_ms(),
             body,
         };
         let message = match Body::text(self.body).and_then(|body| event(body).to_message()) {

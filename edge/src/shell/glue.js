@@ -57,6 +57,11 @@ export function read(kv, key, ms) {
   return within(ms, kv.get(key));
 }
 
+/** Writes a text under a key that is gone after `seconds`. */
+export function write(kv, key, text, seconds, ms) {
+  return within(ms, kv.put(key, text, { expirationTtl: seconds }));
+}
+
 /** Puts one text on a queue. */
 export function send(queue, text, ms) {
   return within(ms, queue.send(text, { contentType: "text" }));

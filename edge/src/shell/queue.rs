@@ -1,9 +1,11 @@
-//! The consumer of events that the origin did not take. Each message is settled by itself, and the batch never fails:
-//! a failed batch would bring back even the messages that were delivered.
+//! The consumer of events that the origin did not take, and of those that it never took. Each message is settled by
+//! itself, and the batch never fails: a failed batch would bring back even the messages that were delivered.
 
 use std::panic::AssertUnwindSafe;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
+use shared::dead_letter::KEEP_SECONDS;
 use worker::Env;
 use worker::js_sys::Uint8Array;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
@@ -17,10 +19,14 @@ use super::runtime::{self, Batch, Fault, Message};
 use super::{now_ms, now_seconds, print, since};
 use crate::forward::{OriginRequest, Verdict};
 use crate::log::Line;
-use crate::retry::{Body, Event, compressed, delay_seconds, is_dead_letters};
+use crate::retry::{
+    Body, DEAD_LETTER_DELAY_SECONDS, Event, MAX_RETRIES, compressed, delay_seconds, is_dead_letters, letter,
+};
 
 /// How long the origin may take with one event, in milliseconds. Nobody waits for it.
-const LIMIT_MS: u32 = 15_000;
+const ORIGIN_LIMIT_MS: u32 = 15_000;
+/// How long the store of dead letters may take, in milliseconds.
+const STORE_LIMIT_MS: u32 = 15_000;
 
 /// The runtime's entry; it finds this by its name.
 #[wasm_bindgen]
@@ -36,32 +42,46 @@ async fn consume(batch: Batch, env: Env) {
     join_all(settling).await;
 }
 
+/// What became of one attempt.
+enum Outcome {
+    /// The origin has it.
+    Delivered(u16),
+    /// It lies with the dead letters, and is not tried again. The origin's status, if it was the origin that will
+    /// never take it.
+    Buried(Option<u16>),
+    /// It comes again.
+    Failed(Option<u16>, Fault),
+}
+
 async fn settle(isolate: Option<&Isolate>, message: Message, dead_letters: bool) {
     let started = now_ms();
     let attempt = message.attempts();
     let text = message.body().as_string().unwrap_or_default();
     let event = serde_json::from_str::<Event<'_>>(&text).ok();
     let outcome = match (isolate, &event) {
-        (Some(isolate), Some(event)) => deliver(isolate, event).await,
-        (None, _) => Err(Fault("the Worker is not set up completely".to_owned())),
+        (Some(isolate), Some(event)) => {
+            let trying = AssertUnwindSafe(attempt_at(isolate, event, attempt, dead_letters));
+            // One message's panic must not bring back the others of its batch.
+            trying.catch_unwind().await.unwrap_or_else(|_| Outcome::Failed(None, Fault("panicked".to_owned())))
+        }
+        (None, _) => Outcome::Failed(None, Fault("the Worker is not set up completely".to_owned())),
         // Written by another version, perhaps: it waits for one that reads it.
-        (_, None) => Err(Fault("the message is no event".to_owned())),
+        (_, None) => Outcome::Failed(None, Fault("the message is no event".to_owned())),
     };
-    let status = outcome.as_ref().ok().copied();
-    let (decision, settled) = match Verdict::of(status) {
-        Verdict::Taken => ("deliver", message.ack()),
-        Verdict::Refused => ("drop", message.ack()),
-        Verdict::NotTaken => {
-            let decision = if dead_letters { "dead" } else { "retry" };
-            (decision, runtime::retry(&message, delay_seconds(attempt, dead_letters)))
+    let (decision, origin, fault, settled) = match outcome {
+        Outcome::Delivered(status) => ("deliver", Some(status), None, message.ack()),
+        Outcome::Buried(status) => ("bury", status, None, message.ack()),
+        Outcome::Failed(status, fault) => {
+            let delay = if dead_letters { DEAD_LETTER_DELAY_SECONDS } else { delay_seconds(&message.id(), attempt) };
+            ("retry", status, Some(fault), runtime::retry(&message, delay))
         }
     };
-    let fault = outcome.err().or_else(|| settled.err().map(Fault::from));
+    let fault = fault.or_else(|| settled.err().map(Fault::from));
     let line = Line {
         webhook: event.as_ref().map(|event| event.path.split('?').next().unwrap_or_default()),
         decision,
         delivery: event.as_ref().map(|event| event.delivery.as_ref()),
-        origin: Some(status.unwrap_or_default()),
+        origin,
         fault: fault.as_ref().map(|Fault(fault)| fault.as_str()),
         attempt: Some(attempt),
         ms: since(started),
@@ -70,16 +90,45 @@ async fn settle(isolate: Option<&Isolate>, message: Message, dead_letters: bool)
     print(line, decision != "deliver");
 }
 
-/// The origin's status for an event.
-async fn deliver(isolate: &Isolate, event: &Event<'_>) -> Result<u16, Fault> {
-    let body = match &event.body {
-        Body::Text(text) => Uint8Array::from(text.as_bytes()),
+async fn attempt_at(isolate: &Isolate, event: &Event<'_>, attempt: u32, dead_letters: bool) -> Outcome {
+    let body = match body(event).await {
+        Ok(body) => body,
+        Err(fault) => return Outcome::Failed(None, fault),
+    };
+    if dead_letters {
+        return bury(isolate, event, &body, MAX_RETRIES + 1, None).await;
+    }
+    let request = OriginRequest::sign(&isolate.settings, &event.path, &body, now_seconds());
+    let raw = Uint8Array::from(body.as_slice());
+    let answer = runtime::post(&request, &event.content_type, &event.delivery, raw.as_ref(), ORIGIN_LIMIT_MS).await;
+    let status = answer.as_ref().ok().map(runtime::Answer::status);
+    match (Verdict::of(status), status) {
+        (Verdict::Taken, Some(status)) => Outcome::Delivered(status),
+        // Its sender was told that it is in good hands, so it is not dropped.
+        (Verdict::Refused, status) => bury(isolate, event, &body, attempt, status).await,
+        (_, status) => Outcome::Failed(status, answer.err().unwrap_or_else(|| Fault("not taken".to_owned()))),
+    }
+}
+
+/// Leaves a letter where the origin's commands find it. The key is that of the event, so a second try changes nothing.
+async fn bury(isolate: &Isolate, event: &Event<'_>, body: &[u8], attempts: u32, status: Option<u16>) -> Outcome {
+    let letter = letter(event, body, attempts);
+    let Ok(text) = serde_json::to_string(&letter) else {
+        return Outcome::Failed(status, Fault("the letter cannot be written".to_owned()));
+    };
+    match runtime::write(&isolate.routes, &letter.key(), &text, KEEP_SECONDS, STORE_LIMIT_MS).await {
+        Ok(()) => Outcome::Buried(status),
+        Err(fault) => Outcome::Failed(status, fault),
+    }
+}
+
+/// The bytes that were received.
+async fn body(event: &Event<'_>) -> Result<Vec<u8>, Fault> {
+    match &event.body {
+        Body::Text(text) => Ok(text.as_bytes().to_vec()),
         Body::Gzip(text) => {
             let bytes = compressed(text).ok_or_else(|| Fault("the event's body is not base64".to_owned()))?;
-            runtime::gunzip(&bytes).await?
+            Ok(runtime::gunzip(&bytes).await?.to_vec())
         }
-    };
-    let request = OriginRequest::sign(&isolate.settings, &event.path, &body.to_vec(), now_seconds());
-    let answer = runtime::post(&request, &event.content_type, &event.delivery, body.as_ref(), LIMIT_MS).await?;
-    Ok(answer.status())
+    }
 }

@@ -26,6 +26,9 @@ extern "C" {
     #[wasm_bindgen(catch, js_name = read)]
     async fn js_read(kv: &JsValue, key: &str, ms: u32) -> Result<JsValue, JsValue>;
 
+    #[wasm_bindgen(catch, js_name = write)]
+    async fn js_write(kv: &JsValue, key: &str, text: &str, seconds: u32, ms: u32) -> Result<JsValue, JsValue>;
+
     #[wasm_bindgen(catch, js_name = send)]
     async fn js_send(queue: &JsValue, text: &str, ms: u32) -> Result<JsValue, JsValue>;
 
@@ -74,6 +77,8 @@ extern "C" {
     /// One of them.
     pub(crate) type Message;
     #[wasm_bindgen(method, getter)]
+    pub(crate) fn id(this: &Message) -> String;
+    #[wasm_bindgen(method, getter)]
     pub(crate) fn attempts(this: &Message) -> u32;
     #[wasm_bindgen(method, getter)]
     pub(crate) fn body(this: &Message) -> JsValue;
@@ -100,6 +105,12 @@ pub(crate) async fn body(request: &Request, limit: u32, ms: u32) -> Result<Optio
 /// The value under a key of the replica.
 pub(crate) async fn read(kv: &JsValue, key: &str, ms: u32) -> Result<Option<String>, Fault> {
     Ok(js_read(kv, key, ms).await?.as_string())
+}
+
+/// Writes a text under a key of a store, for so many seconds.
+pub(crate) async fn write(kv: &JsValue, key: &str, text: &str, seconds: u32, ms: u32) -> Result<(), Fault> {
+    js_write(kv, key, text, seconds, ms).await?;
+    Ok(())
 }
 
 /// Puts one text on a queue.

@@ -59,6 +59,15 @@ pub struct Edge {
 impl Edge {
     /// Builds the Worker if its sources have changed, starts it, and waits until it answers.
     pub async fn start(options: EdgeOptions) -> io::Result<Self> {
+        Self::start_from(options, None).await
+    }
+
+    /// The same, but its queues give a message up after so many retries: the configured ones take a day.
+    pub async fn start_impatient(options: EdgeOptions, max_retries: u32) -> io::Result<Self> {
+        Self::start_from(options, Some(max_retries)).await
+    }
+
+    async fn start_from(options: EdgeOptions, max_retries: Option<u32>) -> io::Result<Self> {
         build().await?;
         let port = options.port.map_or_else(ports::for_child, Ok)?;
         let scratch = Scratch::new("edge")?;
@@ -70,7 +79,14 @@ impl Edge {
             stop: Signal::KILL,
             remove: Some(scratch.path()),
         };
-        let process = Process::spawn(command(&scratch, port, &options)?, &plan)?;
+        let mut command = command(&scratch, port, &options)?;
+        if let Some(max_retries) = max_retries {
+            let config = scratch.join("wrangler.toml");
+            let original = fs::read_to_string(root().join("wrangler.toml"))?;
+            fs::write(&config, impatient(&original, max_retries))?;
+            command.arg("--config").arg(config);
+        }
+        let process = Process::spawn(command, &plan)?;
         let edge = Self { process, port, scratch };
         edge.answers().await?;
         Ok(edge)
@@ -163,6 +179,31 @@ fn command(scratch: &Scratch, port: u16, options: &EdgeOptions) -> io::Result<Co
     Ok(command)
 }
 
+/// The configuration with another number of retries. It lies elsewhere, so its paths are absolute; and it builds
+/// nothing, which has been done.
+fn impatient(config: &str, max_retries: u32) -> String {
+    let mut building = false;
+    let mut changed = String::with_capacity(config.len());
+    for line in config.lines() {
+        if line.starts_with('[') {
+            building = line == "[build]";
+        }
+        if building {
+            continue;
+        }
+        if line.starts_with("max_retries = ") {
+            changed.push_str(&format!("max_retries = {max_retries}"));
+        } else if let Some(path) = line.strip_prefix("main = ") {
+            let path = root().join(path.trim_matches('"'));
+            changed.push_str(&format!("main = {:?}", path.display().to_string()));
+        } else {
+            changed.push_str(line);
+        }
+        changed.push('\n');
+    }
+    changed
+}
+
 /// The system's Node if it is recent enough, else the one from npm.
 fn node() -> io::Result<PathBuf> {
     let version = Command::new("node").arg("--version").output().ok();
@@ -222,5 +263,14 @@ mod tests {
         assert_eq!(node_version(""), None);
         assert!(node_version("v20.20.2").expect("a version") < NODE);
         assert!(node_version("v22.12.0").expect("a version") >= NODE);
+    }
+
+    #[test]
+    fn an_impatient_configuration_differs_in_its_retries_only() {
+        let original = fs::read_to_string(root().join("wrangler.toml")).expect("it is there");
+        let changed = impatient(&original, 1);
+        assert!(changed.contains("max_retries = 1\n") && !changed.contains("max_retries = 100"), "{changed}");
+        assert!(changed.contains("\nmain = \"/") && !changed.contains("[build]"), "{changed}");
+        assert!(changed.contains("dead_letter_queue = "), "{changed}");
     }
 }

@@ -94,10 +94,17 @@ async fn start() -> World {
     let address = listener.local_addr().expect("it is bound");
     let origin = Origin::serve(listener);
     let link = Link::start(address).await.expect("a port is free");
+    let edge = Edge::start(options(&link.base_url())).await.expect("the Worker starts");
+    let kv_url = format!("{}/storage/kv/namespaces/{KV_NAMESPACE_ID}/bulk", edge.kv_api_url());
+    World { base_url: edge.base_url(), kv_url, link, origin, reachable: RwLock::new(()), edge }
+}
+
+/// What a Worker in front of an origin is set up with.
+pub(crate) fn options(origin_url: &str) -> EdgeOptions {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let options = EdgeOptions {
+    EdgeOptions {
         vars: vec![
-            pair("ORIGIN_URL", &link.base_url()),
+            pair("ORIGIN_URL", origin_url),
             pair("MEDIA_URL", MEDIA_URL),
             pair("EDGE_URL", PUBLIC),
             pair("VAPI_API_URL", "https://vapi.tandem.test"),
@@ -108,10 +115,7 @@ async fn start() -> World {
             pair("EDGE_ORIGIN_SECRET", HOP_SECRET),
         ],
         port: None,
-    };
-    let edge = Edge::start(options).await.expect("the Worker starts");
-    let kv_url = format!("{}/storage/kv/namespaces/{KV_NAMESPACE_ID}/bulk", edge.kv_api_url());
-    World { base_url: edge.base_url(), kv_url, link, origin, reachable: RwLock::new(()), edge }
+    }
 }
 
 impl World {
