@@ -12,6 +12,7 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::App;
 use crate::providers::cloudflare::Kv;
+use crate::reconcile::{self, Reconcile};
 use crate::replication::{Replicate, Replicator};
 use crate::retention::Prune;
 
@@ -71,6 +72,9 @@ async fn worker(app: &Arc<App>, replicator: Option<Replicator>) -> anyhow::Resul
         .recovery_delay(Duration::ZERO);
     // Hourly, so that no run has much to do.
     let prune = Cron::hourly_at::<Prune>(17)?.queue(Prune::IDENTIFIER).job_key(Prune::IDENTIFIER);
+    let reconcile = Cron::every_n_minutes::<Reconcile>(reconcile::EVERY_MINUTES)?
+        .queue(Reconcile::IDENTIFIER)
+        .job_key(Reconcile::IDENTIFIER);
     let mut options = WorkerOptions::default()
         .pg_pool(app.db.clone())
         .schema(SCHEMA)
@@ -79,7 +83,9 @@ async fn worker(app: &Arc<App>, replicator: Option<Replicator>) -> anyhow::Resul
         .worker_recovery(recovery)
         .add_extension(Arc::clone(app))
         .define_job::<Prune>()
-        .with_cron(prune.payload(Prune::default())?);
+        .with_cron(prune.payload(Prune::default())?)
+        .define_job::<Reconcile>()
+        .with_cron(reconcile.payload(Reconcile::default())?);
     if let Some(replicator) = replicator {
         // Every minute whatever happens: this bounds the delay after an outage, where the growing delays of retries
         // would reach hours, and it finds changes that were made by hand.

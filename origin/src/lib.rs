@@ -11,7 +11,9 @@ pub mod http;
 pub mod inbox;
 pub mod jobs;
 pub mod keys;
+pub mod live_calls;
 pub mod providers;
+pub mod reconcile;
 pub mod replication;
 pub mod retention;
 pub mod seed;
@@ -30,6 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::calls::Recorder;
 use crate::config::Config;
+use crate::live_calls::LiveCalls;
 use crate::telemetry::Metrics;
 
 /// Longest time to open a connection to an outside service.
@@ -52,6 +55,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Keeps what calls tell of themselves.
     pub recorder: Recorder,
+    /// Which calls are bridged here.
+    pub live: LiveCalls,
     /// Cancelled when the process should stop: nothing new is begun, what runs may finish.
     pub shutdown: CancellationToken,
     /// What must finish before the process ends, such as calls. Spawn on it, and watch `shutdown`.
@@ -71,6 +76,7 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let tasks = TaskTracker::new();
         let recorder = Recorder::start(db.clone(), Arc::clone(&metrics));
-        Ok(Arc::new(Self { config, db, http, tools, metrics, recorder, shutdown: CancellationToken::new(), tasks }))
+        let (live, shutdown) = (LiveCalls::default(), CancellationToken::new());
+        Ok(Arc::new(Self { config, db, http, tools, metrics, recorder, live, shutdown, tasks }))
     }
 }

@@ -2,4 +2,5 @@
 
 pub mod cloudflare;
 pub mod openai;
+pub mod twilio;
 pub mod vapi;

@@ -57,6 +57,10 @@ pub struct Metrics {
     pub tool_runs: Family<OutcomeLabels, Counter>,
     /// `tandem_pruned_rows_total`: rows deleted because they are too old, by table.
     pub pruned: Family<TableLabels, Counter>,
+    /// `tandem_reconciled_calls_total`: calls without news that a provider was asked about, by outcome: `closed`,
+    /// `alive`, `missing` (the provider does not know the call; closed after a day), `failed`, `rate_limited`,
+    /// `not_configured`.
+    pub reconciled: Family<OutcomeLabels, Counter>,
     /// `tandem_live_calls`: calls bridged at this moment.
     pub live_calls: Gauge,
     /// `tandem_streams_refused_total`: media streams that were not let in.
@@ -129,6 +133,7 @@ impl Metrics {
             deliveries: Family::default(),
             tool_runs: Family::default(),
             pruned: Family::default(),
+            reconciled: Family::default(),
             live_calls: Gauge::default(),
             streams_refused: Counter::default(),
             call_records_dropped: Counter::default(),
@@ -156,6 +161,11 @@ impl Metrics {
         registry.register("deliveries", "Events received, by what became of them", metrics.deliveries.clone());
         registry.register("tool_runs", "Function calls, by outcome", metrics.tool_runs.clone());
         registry.register("pruned_rows", "Rows deleted because they are too old", metrics.pruned.clone());
+        registry.register(
+            "reconciled_calls",
+            "Calls without news that a provider was asked about",
+            metrics.reconciled.clone(),
+        );
         registry.register("live_calls", "Calls bridged at this moment", metrics.live_calls.clone());
         registry.register("streams_refused", "Media streams that were not let in", metrics.streams_refused.clone());
         registry.register(

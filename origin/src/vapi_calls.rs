@@ -3,7 +3,8 @@
 //! The decision comes first (`shared::decision`), with the call's pin before the agent's present state. Messages that
 //! need an answer get one in their type's shape; the rest fill the same call record that bridged calls have.
 
-use serde::Deserialize;
+pub mod report;
+
 use serde_json::{Value, json};
 use shared::decision::{VapiDecision, decide_vapi};
 use shared::route::Lookup;
@@ -12,15 +13,14 @@ use shared::vapi::message::{Message, MessageType};
 use shared::{AgentId, E164, SystemType, VapiCallId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::App;
 use crate::inbox::{self, Delivery, Source, State};
 use crate::store::calls::{Call, NewCall};
 use crate::store::events::{Actor, NewEvent};
-use crate::store::transcript_items::{Speaker, TranscriptItem};
 use crate::store::{self, StoreError};
 use crate::tools::{self, Invocation};
+use crate::vapi_calls::report::Report;
 
 /// Acts on a message once it is known to be genuine; the answer is Vapi's. An event takes effect once for each
 /// `delivery`.
@@ -221,90 +221,15 @@ async fn end(conn: &mut PgConnection, message: &Message, call: &Call, at: Offset
     store::calls::end(conn, call.id, at, reason).await.map(|_| ())
 }
 
-#[derive(Deserialize)]
-struct ReportEnvelope {
-    message: Report,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Report {
-    ended_at: Option<String>,
-    artifact: Option<Artifact>,
-    costs: Option<Value>,
-    cost: Option<f64>,
-}
-
-#[derive(Deserialize)]
-struct Artifact {
-    #[serde(default)]
-    messages: Vec<Spoken>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Spoken {
-    role: String,
-    #[serde(default)]
-    message: String,
-    /// Epoch milliseconds.
-    time: Option<f64>,
-    /// Milliseconds since 2025, seconds before.
-    duration: Option<f64>,
-}
-
 async fn report(conn: &mut PgConnection, message: &Message, body: &[u8], call: &Call) -> Result<(), StoreError> {
-    let report = match serde_json::from_slice::<ReportEnvelope>(body) {
-        Ok(envelope) => envelope.message,
-        Err(error) => {
-            // Vapi's reports drift; the end of the call counts all the same.
-            tracing::warn!(%error, vapi_call_id = ?call.vapi_call_id, "an end-of-call report cannot be read whole");
-            return end(conn, message, call, OffsetDateTime::now_utc()).await;
-        }
-    };
-    let ended_at = report
-        .ended_at
-        .and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok())
-        .unwrap_or_else(OffsetDateTime::now_utc);
-    let items = transcript(report.artifact.map(|artifact| artifact.messages).unwrap_or_default(), ended_at);
-    store::transcript_items::write(conn, call.id, &items).await?;
-    let usage = json!({ "costUsd": report.cost, "costs": report.costs });
-    store::calls::set_usage(conn, call.id, &usage).await?;
+    let report = Report::of_message(body).unwrap_or_else(|error| {
+        // Vapi's reports drift; the end of the call counts all the same.
+        tracing::warn!(%error, vapi_call_id = ?call.vapi_call_id, "an end-of-call report cannot be read whole");
+        Report::default()
+    });
+    let ended_at = report.ended_at().unwrap_or_else(OffsetDateTime::now_utc);
+    report.fill(conn, call.id, ended_at).await?;
     end(conn, message, call, ended_at).await
-}
-
-fn transcript(messages: Vec<Spoken>, ended_at: OffsetDateTime) -> Vec<TranscriptItem> {
-    messages
-        .into_iter()
-        .filter_map(|spoken| {
-            let role = match spoken.role.as_str() {
-                "user" => Speaker::Caller,
-                "bot" | "assistant" => Speaker::Assistant,
-                _ => return None,
-            };
-            Some((role, spoken))
-        })
-        .enumerate()
-        .map(|(position, (role, spoken))| TranscriptItem {
-            position: i32::try_from(position).unwrap_or(i32::MAX),
-            role,
-            text: spoken.message,
-            item_id: None,
-            heard_ms: spoken.duration.filter(|_| role == Speaker::Assistant).map(whole_ms),
-            interrupted: false,
-            at: spoken.time.and_then(epoch_ms).unwrap_or(ended_at),
-        })
-        .collect()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "saturates, and a duration is far below")]
-fn whole_ms(ms: f64) -> i32 {
-    ms.max(0.0) as i32
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "saturates; the conversion refuses what is no time")]
-fn epoch_ms(ms: f64) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp_nanos(ms as i128 * 1_000_000).ok()
 }
 
 async fn skipped(conn: &mut PgConnection, agent_id: AgentId, message: &Message) -> Result<(), StoreError> {
@@ -315,25 +240,4 @@ async fn skipped(conn: &mut PgConnection, agent_id: AgentId, message: &Message) 
         ..NewEvent::new(agent.project_id, "webhook.skipped", &Actor::Origin)
     };
     store::events::append(conn, &event).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_becomes_a_transcript_in_order() {
-        let messages: Vec<Spoken> = serde_json::from_value(json!([
-            {"role": "system", "message": "You are", "time": 1_795_359_599_000_i64},
-            {"role": "bot", "message": "Hello", "time": 1_795_359_601_000_i64, "duration": 900},
-            {"role": "user", "message": "A table", "time": 1_795_359_605_000_i64, "duration": 1700},
-            {"role": "tool_calls", "message": "", "toolCalls": []}
-        ]))
-        .unwrap();
-        let items = transcript(messages, OffsetDateTime::UNIX_EPOCH);
-        let told: Vec<_> =
-            items.iter().map(|item| (item.position, item.role, item.text.as_str(), item.heard_ms)).collect();
-        assert_eq!(told, [(0, Speaker::Assistant, "Hello", Some(900)), (1, Speaker::Caller, "A table", None)]);
-        assert_eq!(items[0].at.unix_timestamp(), 1_795_359_601);
-    }
 }

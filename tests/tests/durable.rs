@@ -3,6 +3,10 @@
 
 #[path = "durable/inbox.rs"]
 mod inbox;
+#[path = "durable/providers.rs"]
+mod providers;
+#[path = "durable/reconcile.rs"]
+mod reconcile;
 #[path = "durable/tool_runs.rs"]
 mod tool_runs;
 #[path = "durable/world.rs"]

@@ -94,6 +94,7 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
     let (call_sid, agent_id) = (effects.call_sid.clone(), effects.agent.id);
     tracing::info!(%call_sid, %agent_id, system = "openai-realtime", "media stream started");
     app.metrics.live_calls.inc();
+    let _live = app.live.enter(effects.call_id);
     let connecting = openai::connect(app.config.openai.as_ref(), &model);
     let reason = Box::pin(pump::run(socket, Call::new(setup, 0), connecting, &mut effects)).await;
     app.metrics.live_calls.dec();

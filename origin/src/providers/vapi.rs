@@ -1,19 +1,22 @@
-//! Vapi's REST API, as far as calls are handed over: the provider bypass.
+//! Vapi's REST API, as far as calls are handed over, the provider bypass, and looked up.
 //!
 //! A call created with `phoneCallProviderBypassEnabled` is not dialled by Vapi; the answer holds the TwiML that connects
 //! our Twilio call to the assistant. There is no idempotency key, so a request is never repeated here.
 
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::{AssistantId, E164, VapiCallId};
 
 use crate::config::Vapi;
 
 /// Twilio waits for this answer while the caller hears ringing.
 const LIMIT: Duration = Duration::from_secs(3);
+/// A record may hold a long conversation, and nobody waits for it.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 /// A call that Vapi is ready to take.
 #[derive(Debug)]
@@ -75,6 +78,35 @@ pub async fn create_bypass_call(
 pub async fn bypass_call(http: &reqwest::Client, config: &Vapi, id: &VapiCallId) -> Result<BypassCall, VapiError> {
     let url = format!("{}/call/{id}", config.api_url.as_str().trim_end_matches('/'));
     read(http.get(url).bearer_auth(config.api_key.expose_secret()).timeout(LIMIT).send().await?).await
+}
+
+/// A call as Vapi knows it.
+#[derive(Debug)]
+pub struct CallState {
+    /// Whether it is over.
+    pub is_over: bool,
+    /// Why, in Vapi's open set of words.
+    pub ended_reason: Option<String>,
+    /// The whole record.
+    pub record: Value,
+}
+
+/// Looks a call up. `None`: there is no such call.
+pub async fn call(http: &reqwest::Client, config: &Vapi, id: &VapiCallId) -> Result<Option<CallState>, VapiError> {
+    let url = format!("{}/call/{id}", config.api_url.as_str().trim_end_matches('/'));
+    let request = http.get(url).bearer_auth(config.api_key.expose_secret()).timeout(LOOK_LIMIT);
+    let response = request.send().await?;
+    match response.status() {
+        StatusCode::NOT_FOUND => Ok(None),
+        status if status.is_success() => {
+            let record: Value = response.json().await?;
+            let text = |name: &str| record.get(name).and_then(Value::as_str).map(str::to_owned);
+            // `not-found`: Vapi has lost it.
+            let is_over = matches!(text("status").as_deref(), Some("ended" | "not-found"));
+            Ok(Some(CallState { is_over, ended_reason: text("endedReason"), record }))
+        }
+        status => Err(VapiError::Refused(status.as_u16())),
+    }
 }
 
 async fn read(response: reqwest::Response) -> Result<BypassCall, VapiError> {

@@ -305,6 +305,43 @@ pub async fn set_usage(conn: &mut PgConnection, id: CallId, usage: &Value) -> Re
     Ok(())
 }
 
+/// Open calls of which nobody has told anything for `silence_s` seconds, and about which nobody was asked for
+/// `pause_s`: those that were asked about longest ago first. Calls in `live` are left out.
+pub async fn silent(
+    conn: &mut PgConnection,
+    silence_s: f64,
+    pause_s: f64,
+    live: &[CallId],
+    limit: i64,
+) -> Result<Vec<Call>> {
+    let live: Vec<Uuid> = live.iter().map(|id| id.0).collect();
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+                status, started_at, answered_at, ended_at, end_reason, resumes, usage
+         from calls
+         where status <> 'ended' and id <> all($3)
+           and coalesce(answered_at, started_at) < now() - make_interval(secs => $1)
+           and (asked_at is null or asked_at < now() - make_interval(secs => $2))
+         order by asked_at nulls first, id limit $4",
+        silence_s,
+        pause_s,
+        &live,
+        limit
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(Call::try_from)
+    .collect()
+}
+
+/// Notes that a provider was asked about the call.
+pub async fn asked(conn: &mut PgConnection, id: CallId) -> Result<()> {
+    sqlx::query!("update calls set asked_at = now() where id = $1", id.0).execute(conn).await?;
+    Ok(())
+}
+
 /// Ends a call. The first to end it gives the reason; `false`: it had ended before.
 pub async fn end(conn: &mut PgConnection, id: CallId, at: OffsetDateTime, reason: &str) -> Result<bool> {
     let done = sqlx::query!(
