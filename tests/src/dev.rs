@@ -15,8 +15,10 @@ pub async fn run() -> anyhow::Result<()> {
     let says = ["agent-greeting", "agent-hours", "agent-saturday", "agent-goodbye"];
     let openai =
         RealtimeOptions { replies: says.map(|name| Reply::speech(clip(name))).into(), ..RealtimeOptions::default() };
-    let mut tandem =
-        Tandem::start(Options { openai, openai_api_key, clips: Some(find_clip), ..Options::default() }).await?;
+    // Ctrl-C means now, also for whoever is on the phone.
+    let origin_env = vec![("DRAIN_TIMEOUT_SECONDS".to_owned(), "1".to_owned())];
+    let options = Options { openai, openai_api_key, origin_env, clips: Some(find_clip) };
+    let mut tandem = Tandem::start(options).await?;
     print(&tandem, real);
 
     let mut terminate = signal(SignalKind::terminate())?;
