@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::form::Form;
+use crate::AccountSid;
 use crate::hmac::{Algorithm, equal, from_hex, mac};
 
 /// The header that holds the signature.
@@ -41,25 +42,42 @@ pub struct Request<'a> {
 }
 
 /// Whether one of the secrets signed this request. Several are valid while a token is rotated.
+///
+/// A secret is an auth token, or `AC…:token` for that of a sub-account, which proves only what names that account: in a
+/// form its `AccountSid`. A JSON body names no account that counts before it is proven, so only bare tokens do there.
 pub fn verify<S: AsRef<str>>(secrets: &[S], request: Request<'_>) -> bool {
     let Some(algorithm) = algorithm(request.settings) else { return false };
     let Ok(presented) = STANDARD.decode(request.signature) else { return false };
     let url = request.url.split('#').next().unwrap_or_default();
 
     let mut parameters = String::new();
+    let mut account = None;
     match request.signed {
-        Signed::Form(form) => append_sorted(form, &mut parameters),
+        Signed::Form(form) => {
+            append_sorted(form, &mut parameters);
+            account = form.get("AccountSid");
+        }
         Signed::Body(body) if !body_hash_matches(url, body) => return false,
         Signed::Body(_) | Signed::Nothing => {}
     }
 
     let urls = candidate_urls(url);
-    secrets.iter().any(|secret| {
+    secrets.iter().filter_map(|secret| token(secret.as_ref(), account)).any(|token| {
         urls.iter().any(|url| {
-            let computed = mac(algorithm, secret.as_ref().as_bytes(), &[url.as_bytes(), parameters.as_bytes()]);
+            let computed = mac(algorithm, token.as_bytes(), &[url.as_bytes(), parameters.as_bytes()]);
             equal(&computed, &presented)
         })
     })
+}
+
+/// The auth token in a secret, if it may prove a webhook of this account.
+fn token<'a>(secret: &'a str, account: Option<&str>) -> Option<&'a str> {
+    match secret.split_once(':') {
+        Some((owner, token)) if owner.parse::<AccountSid>().is_ok() => {
+            (account == Some(owner) && !token.is_empty()).then_some(token)
+        }
+        _ => Some(secret),
+    }
 }
 
 fn algorithm(settings: Option<&str>) -> Option<Algorithm> {
@@ -121,6 +139,38 @@ mod tests {
         );
         assert_eq!(candidate_urls("wss://a.example:8443/x"), ["wss://a.example:8443/x", "wss://a.example/x"]);
         assert_eq!(candidate_urls("nonsense"), ["nonsense"]);
+    }
+
+    #[test]
+    fn a_token_of_an_account_proves_only_what_names_it() {
+        let form = |account| Form::from_iter([("AccountSid", account), ("CallSid", "CA01")]);
+        let accepts = |secrets: &[&str], form: &Form<'_>, signed_with: &str| {
+            let mut text = "https://a.example/x".to_owned();
+            append_sorted(form, &mut text);
+            let signature = STANDARD.encode(mac(Algorithm::Sha1, signed_with.as_bytes(), &[text.as_bytes()]));
+            let signed = Signed::Form(form);
+            verify(secrets, Request { url: "https://a.example/x", signed, signature: &signature, settings: None })
+        };
+        let secrets = ["main", "AC01:first", "AC02:second", "AC02:next", "AC03:"];
+        for (account, token, expected) in [
+            ("AC01", "first", true),
+            ("AC02", "second", true),
+            ("AC02", "next", true),
+            ("AC01", "second", false),
+            ("AC02", "first", false),
+            ("AC09", "first", false),
+            // A bare token is whichever account's.
+            ("AC01", "main", true),
+            ("AC09", "main", true),
+            ("AC01", "AC01:first", false),
+            ("AC03", "", false),
+            ("", "first", false),
+        ] {
+            assert_eq!(accepts(&secrets, &form(account), token), expected, "{account} {token}");
+        }
+        assert!(!accepts(&secrets, &Form::from_iter([("CallSid", "CA01")]), "first"));
+        // No account, so a token that happens to hold a colon.
+        assert!(accepts(&["a:b"], &form("AC01"), "a:b"));
     }
 
     #[test]
