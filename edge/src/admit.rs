@@ -13,10 +13,12 @@ use crate::head::Head;
 use crate::reply::Problem;
 use crate::settings::Settings;
 
-/// A Twilio webhook is a few kilobytes; its TwiML answers may have 64.
-pub const MAX_FORM_BYTES: u32 = 1024 * 1024;
-/// Vapi repeats the whole conversation several times in a report: about 100 KB for each ten minutes of talk.
-pub const MAX_MESSAGE_BYTES: u32 = 4 * 1024 * 1024;
+/// How much of a body is read, in bytes. A Twilio webhook is a few kilobytes; a report of Vapi's repeats the whole
+/// conversation several times, about 100 KB for each ten minutes of talk.
+pub const MAX_BODY_BYTES: u32 = 1024 * 1024;
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
 
 /// What a path is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,35 +46,36 @@ impl Endpoint {
             vapi::WEBHOOK_PATH => Self::Vapi,
             _ => return Err(Problem::NotFound),
         };
-        let (allowed, media_type) = match endpoint {
-            Self::Health => ("GET", None),
-            Self::Voice | Self::Resume | Self::CallEvent => ("POST", Some("application/x-www-form-urlencoded")),
-            Self::Vapi => ("POST", Some("application/json")),
+        let (allowed, media_types): (_, &[&str]) = match endpoint {
+            Self::Health => ("GET", &[]),
+            // Twilio signs JSON as well; what becomes of it is decided once it is proven to be Twilio's.
+            Self::Voice | Self::Resume | Self::CallEvent => ("POST", &[FORM, JSON]),
+            Self::Vapi => ("POST", &[JSON]),
         };
         if head.method() != allowed {
             return Err(Problem::MethodNotAllowed { allowed });
         }
-        let Some(media_type) = media_type else { return Ok(endpoint) };
+        if endpoint == Self::Health {
+            return Ok(endpoint);
+        }
         let length = head.header("content-length").and_then(|length| length.parse::<u64>().ok());
-        if length.is_some_and(|length| length > u64::from(endpoint.max_body_bytes())) {
+        if length.is_some_and(|length| length > u64::from(MAX_BODY_BYTES)) {
             return Err(Problem::BodyTooLarge);
         }
-        let content_type = head.header("content-type").unwrap_or_default();
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
         // It is forwarded as it came, so it must be a header's value in every runtime.
-        if !essence.eq_ignore_ascii_case(media_type) || !content_type.is_ascii() {
+        if !media_types.iter().any(|media_type| is(head, media_type)) || !content_type(head).is_ascii() {
             return Err(Problem::UnsupportedMediaType);
         }
         Ok(endpoint)
     }
+}
 
-    /// How much of a body is read, in bytes.
-    pub const fn max_body_bytes(self) -> u32 {
-        match self {
-            Self::Vapi => MAX_MESSAGE_BYTES,
-            Self::Health | Self::Voice | Self::Resume | Self::CallEvent => MAX_FORM_BYTES,
-        }
-    }
+fn content_type(head: &Head) -> &str {
+    head.header("content-type").unwrap_or_default()
+}
+
+fn is(head: &Head, media_type: &str) -> bool {
+    content_type(head).split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media_type)
 }
 
 /// A webhook whose sender is proven.
@@ -131,45 +134,95 @@ pub fn public_base<'a>(settings: &'a Settings, head: &'a Head) -> &'a str {
     settings.edge_url.as_deref().unwrap_or_else(|| head.origin())
 }
 
+/// A webhook that does not come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub problem: Problem,
+    /// Whether its sender is proven nevertheless.
+    pub proven: bool,
+}
+
+impl Refused {
+    const fn unproven(problem: Problem) -> Self {
+        Self { problem, proven: false }
+    }
+
+    const fn proven(problem: Problem) -> Self {
+        Self { problem, proven: true }
+    }
+}
+
+/// What can be refused before the body is read: a request without any proof of its sender, or with a wrong secret.
+pub fn enter(endpoint: Endpoint, head: &Head, settings: &Settings, now: u64) -> Result<(), Problem> {
+    match endpoint {
+        Endpoint::Health => Ok(()),
+        Endpoint::Voice | Endpoint::Resume | Endpoint::CallEvent => {
+            let signed = head.header(signature::SIGNATURE_HEADER).is_some_and(|signature| !signature.is_empty());
+            if signed { Ok(()) } else { Err(Problem::SignatureInvalid) }
+        }
+        Endpoint::Vapi => {
+            let credentials = credentials(head);
+            // Only an HMAC credential covers the body.
+            let covered = credentials.signature.is_some() && credentials.timestamp.is_some();
+            let known = covered || auth::verify(&settings.vapi_secrets, now, credentials, b"");
+            if known { Ok(()) } else { Err(Problem::Unauthorized) }
+        }
+    }
+}
+
 /// Checks who sent a body and reads it. `now` is in unix seconds.
-pub fn admit(endpoint: Endpoint, head: &Head, body: &[u8], settings: &Settings, now: u64) -> Result<Webhook, Problem> {
+pub fn admit(endpoint: Endpoint, head: &Head, body: &[u8], settings: &Settings, now: u64) -> Result<Webhook, Refused> {
     match endpoint {
         Endpoint::Voice => admit_twilio(head, body, settings).map(Webhook::Voice),
         Endpoint::Resume => admit_twilio(head, body, settings).map(Webhook::Resume),
         Endpoint::CallEvent => admit_twilio(head, body, settings).map(Webhook::CallEvent),
         Endpoint::Vapi => admit_vapi(head, body, settings, now).map(Box::new).map(Webhook::Vapi),
-        Endpoint::Health => Err(Problem::NotFound),
+        Endpoint::Health => Err(Refused::unproven(Problem::NotFound)),
     }
 }
 
-fn admit_twilio(head: &Head, body: &[u8], settings: &Settings) -> Result<TwilioWebhook, Problem> {
-    let form = Form::parse(body).map_err(|_| Problem::MalformedForm)?;
-    let url = format!("{}{}", public_base(settings, head), head.path_and_query());
-    let request = signature::Request {
-        url: &url,
-        signed: Signed::Form(&form),
-        signature: head.header(signature::SIGNATURE_HEADER).unwrap_or_default(),
-        settings: head.header(signature::SETTINGS_HEADER),
+fn admit_twilio(head: &Head, body: &[u8], settings: &Settings) -> Result<TwilioWebhook, Refused> {
+    let signed_by_twilio = |signed| {
+        let url = format!("{}{}", public_base(settings, head), head.path_and_query());
+        let request = signature::Request {
+            url: &url,
+            signed,
+            signature: head.header(signature::SIGNATURE_HEADER).unwrap_or_default(),
+            settings: head.header(signature::SETTINGS_HEADER),
+        };
+        if signature::verify(&settings.twilio_tokens, request) {
+            Ok(())
+        } else {
+            Err(Refused::unproven(Problem::SignatureInvalid))
+        }
     };
-    if !signature::verify(&settings.twilio_tokens, request) {
-        return Err(Problem::SignatureInvalid);
+    if is(head, JSON) {
+        signed_by_twilio(Signed::Body(body))?;
+        // Twilio's webhooks about calls are forms; a product that sends JSON was pointed at the wrong path.
+        return Err(Refused::proven(Problem::UnsupportedMediaType));
     }
-    let call = CallWebhook::from_form(&form).map_err(|_| Problem::MalformedForm)?;
+    let form = Form::parse(body).map_err(|_| Refused::unproven(Problem::MalformedForm))?;
+    signed_by_twilio(Signed::Form(&form))?;
+    let call = CallWebhook::from_form(&form).map_err(|_| Refused::proven(Problem::MalformedForm))?;
     let delivery = delivery_id(head.path(), &form, head.header(IDEMPOTENCY_HEADER));
     Ok(TwilioWebhook { call, delivery })
 }
 
-fn admit_vapi(head: &Head, body: &[u8], settings: &Settings, now: u64) -> Result<Message, Problem> {
-    let credentials = Credentials {
+fn admit_vapi(head: &Head, body: &[u8], settings: &Settings, now: u64) -> Result<Message, Refused> {
+    if !auth::verify(&settings.vapi_secrets, now, credentials(head), body) {
+        return Err(Refused::unproven(Problem::Unauthorized));
+    }
+    Message::parse(body).map_err(|_| Refused::proven(Problem::MalformedMessage))
+}
+
+fn credentials(head: &Head) -> Credentials<'_> {
+    Credentials {
         secret: head.header("x-vapi-secret"),
         authorization: head.header("authorization"),
         signature: head.header("x-signature"),
         timestamp: head.header("x-timestamp"),
-    };
-    if !auth::verify(&settings.vapi_secrets, now, credentials, body) {
-        return Err(Problem::Unauthorized);
     }
-    Message::parse(body).map_err(|_| Problem::MalformedMessage)
 }
 
 #[cfg(test)]
@@ -212,7 +265,7 @@ pub(crate) mod tests {
         }
         assert_eq!(of("GET", "/twilio/voice", &[]), Err(Problem::MethodNotAllowed { allowed: "POST" }));
         assert_eq!(of("POST", "/healthz", &[]), Err(Problem::MethodNotAllowed { allowed: "GET" }));
-        assert_eq!(of("POST", "/twilio/voice", &[json]), Err(Problem::UnsupportedMediaType));
+        assert_eq!(of("POST", "/twilio/voice", &[json]), Ok(Endpoint::Voice));
         assert_eq!(of("POST", "/twilio/voice", &[]), Err(Problem::UnsupportedMediaType));
         assert_eq!(of("POST", "/api/vapi/webhook", &[form]), Err(Problem::UnsupportedMediaType));
         let strange = ("content-type", "application/json; x=é");
@@ -242,7 +295,8 @@ pub(crate) mod tests {
             twilio_signature("", "/twilio/voice"),
             twilio_signature("current", "/twilio/status"),
         ] {
-            assert_eq!(admit("/twilio/voice", &signature), Err(Problem::SignatureInvalid), "{signature}");
+            let refused = Err(Refused { problem: Problem::SignatureInvalid, proven: false });
+            assert_eq!(admit("/twilio/voice", &signature), refused, "{signature}");
         }
     }
 
@@ -260,8 +314,9 @@ pub(crate) mod tests {
         let signature = STANDARD.encode(mac(Algorithm::Sha1, b"current", &[text.as_bytes()]));
         let head = head("POST", "/twilio/voice", &[(signature::SIGNATURE_HEADER, &signature)]);
         let admit = |body: &[u8]| admit(Endpoint::Voice, &head, body, &settings(), NOW);
-        assert_eq!(admit(b"To=%2B15550100"), Err(Problem::MalformedForm));
-        assert_eq!(admit(b"To=%FF"), Err(Problem::MalformedForm));
+        let malformed = |proven| Err(Refused { problem: Problem::MalformedForm, proven });
+        assert_eq!(admit(b"To=%2B15550100"), malformed(true));
+        assert_eq!(admit(b"To=%FF"), malformed(false));
     }
 
     #[test]
@@ -275,10 +330,44 @@ pub(crate) mod tests {
             assert_eq!(webhook.route_key().as_deref(), Some("assistant:a1"));
             assert_eq!(webhook.call_id(), Some("c1"));
         }
-        assert_eq!(admit(&[], body), Err(Problem::Unauthorized));
-        assert_eq!(admit(&[("x-vapi-secret", "vapi")], body), Err(Problem::Unauthorized));
-        assert_eq!(admit(&[("x-vapi-secret", "vapi-secret")], "{}"), Err(Problem::MalformedMessage));
+        let unauthorized = Err(Refused { problem: Problem::Unauthorized, proven: false });
+        assert_eq!(admit(&[], body), unauthorized);
+        assert_eq!(admit(&[("x-vapi-secret", "vapi")], body), unauthorized);
+        let malformed = Err(Refused { problem: Problem::MalformedMessage, proven: true });
+        assert_eq!(admit(&[("x-vapi-secret", "vapi-secret")], "{}"), malformed);
         // Nothing of a body is read before its sender is known.
-        assert_eq!(admit(&[], "{}"), Err(Problem::Unauthorized));
+        assert_eq!(admit(&[], "{}"), unauthorized);
+    }
+
+    #[test]
+    fn without_a_proof_no_body_is_read() {
+        let enter = |endpoint, headers: &[(&str, &str)]| enter(endpoint, &head("POST", "/", headers), &settings(), NOW);
+        for endpoint in [Endpoint::Voice, Endpoint::Resume, Endpoint::CallEvent] {
+            assert_eq!(enter(endpoint, &[]), Err(Problem::SignatureInvalid));
+            assert_eq!(enter(endpoint, &[(signature::SIGNATURE_HEADER, "")]), Err(Problem::SignatureInvalid));
+            assert_eq!(enter(endpoint, &[(signature::SIGNATURE_HEADER, "x")]), Ok(()));
+        }
+        for good in [("x-vapi-secret", "vapi-secret"), ("authorization", "Bearer vapi-secret")] {
+            assert_eq!(enter(Endpoint::Vapi, &[good]), Ok(()));
+        }
+        for bad in
+            [("x-vapi-secret", "vapi"), ("authorization", "Bearer x"), ("x-signature", "00"), ("x-timestamp", "1")]
+        {
+            assert_eq!(enter(Endpoint::Vapi, &[bad]), Err(Problem::Unauthorized), "{bad:?}");
+        }
+        assert_eq!(enter(Endpoint::Vapi, &[("x-signature", "00"), ("x-timestamp", "1")]), Ok(()));
+    }
+
+    #[test]
+    fn signed_json_is_twilios_but_no_call() {
+        let body = br#"{"CallSid":"CA01"}"#;
+        let hash = shared::hmac::to_hex(&<sha2::Sha256 as sha2::Digest>::digest(body));
+        let path = format!("/twilio/status?bodySHA256={hash}");
+        let signature = STANDARD.encode(mac(Algorithm::Sha1, b"current", &[b"https://edge.example", path.as_bytes()]));
+        let headers = [("content-type", JSON), (signature::SIGNATURE_HEADER, signature.as_str())];
+        let head = head("POST", &path, &headers);
+        let admit = |body: &[u8]| admit(Endpoint::CallEvent, &head, body, &settings(), NOW);
+        assert_eq!(admit(body), Err(Refused { problem: Problem::UnsupportedMediaType, proven: true }));
+        assert_eq!(admit(b"{}"), Err(Refused { problem: Problem::SignatureInvalid, proven: false }));
     }
 }

@@ -18,14 +18,15 @@ use crate::settings::Settings;
 
 // Time limits of one forwarding, in milliseconds. What a caller or a sender may wait in all is more: the replica comes
 // before it, the queue or a spoken line after it.
-/// Twilio gives up after 15 s, but the caller hears nothing meanwhile.
+/// A caller hears nothing until the answer: it comes within 5 s whatever happens, the replica's time included.
 const VOICE_LIMIT_MS: u32 = 3_500;
-/// The origin creates the call at Vapi before it answers; cut off too early, that call would be lost.
-const BYPASS_LIMIT_MS: u32 = 6_000;
+/// The origin creates the call at Vapi, for which it takes up to 3 s, and then answers: cut off before that, a call that
+/// exists at Vapi would be lost. Longer would be more than 5 s with the replica's time.
+const BYPASS_LIMIT_MS: u32 = 3_800;
 /// The queue has to follow within the sender's limit.
 const EVENT_LIMIT_MS: u32 = 3_000;
-/// Vapi gives up after 7.5 s, whatever the server's settings say.
-const ASSISTANT_LIMIT_MS: u32 = 6_000;
+/// Vapi gives up after 7.5 s, whatever the server's settings say, and its caller hears nothing meanwhile.
+const ASSISTANT_LIMIT_MS: u32 = 3_800;
 /// Vapi gives up after 20 s unless the server's settings say otherwise.
 const QUESTION_LIMIT_MS: u32 = 18_000;
 
@@ -217,6 +218,7 @@ mod tests {
     use super::*;
     use crate::admit::tests::{NOW, head};
     use crate::settings::tests::settings;
+    use crate::step::REPLICA_LIMIT_MS;
 
     const AGENT: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -265,6 +267,13 @@ mod tests {
         match &plan.action {
             Action::Forward(Forwarding::Ask { limit_ms, otherwise }) => (*limit_ms, otherwise),
             _ => panic!("{plan:?}"),
+        }
+    }
+
+    #[test]
+    fn who_waits_in_silence_waits_less_than_5_s() {
+        for limit_ms in [VOICE_LIMIT_MS, BYPASS_LIMIT_MS, ASSISTANT_LIMIT_MS] {
+            assert!(REPLICA_LIMIT_MS + limit_ms <= 4_800, "{limit_ms}");
         }
     }
 
@@ -336,7 +345,7 @@ mod tests {
         assert_eq!((limit_ms, otherwise.status), (18_000, 200));
         assert!(otherwise.body.contains("\"toolCallId\":\"t1\""));
         let request = plan(&vapi_message(&json!({"type": "assistant-request"})), &Replica::NotAsked, "");
-        assert_eq!((request.decision, asked(&request).0), ("ask_origin", 6_000));
+        assert_eq!((request.decision, asked(&request).0), ("ask_origin", 3_800));
     }
 
     #[test]

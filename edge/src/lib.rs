@@ -1,14 +1,23 @@
 //! The Cloudflare Worker in front of the origin: it verifies a webhook, looks its route up in the replica, and answers,
 //! forwards or keeps it.
 //!
-//! What to do is decided by synchronous functions that know nothing of JavaScript and are tested on the host:
-//! [`head`] → [`admit`] → [`decide`] → [`forward`], with [`reply`], [`retry`] and [`log`] for what goes out. `shell` does
-//! the I/O around them and could be replaced by a JavaScript entry that calls the same functions.
+//! [`visit`] is a machine that knows nothing of JavaScript and is tested on the host: it is told what happened (the body
+//! came, the replica has this, the origin did not answer) and says what is done next, by [`head`] → [`admit`] →
+//! [`decide`] → [`forward`], with [`step`], [`reply`], [`retry`] and [`log`] for what goes out. `entry.js` is the
+//! Worker's entry: it does the I/O around the machine, each with a time limit. [`shell`] joins the two, and holds the
+//! consumer of the queue.
+//!
+//! # What a panic costs
+//!
+//! Not an event. Rust is built to unwind, so a panic is an exception in `entry.js`, and a trap (out of memory, stack
+//! overflow) is one as well. `salvage.js` then puts the event on the queue as it came, unproven, with the headers that
+//! prove its sender; the consumer admits it by the same rules ([`salvaged`]). A sender that hangs up ends nothing either:
+//! what has arrived is served to its end.
 //!
 //! Not here: the rules themselves. Decisions, signatures, tokens and answers are `shared`'s, so that the origin gives
 //! the same ones.
 
-// A panic costs at least the request it happens in. Outside tests there is nothing here that can panic.
+// Outside tests there is nothing here that can panic.
 #![cfg_attr(
     not(test),
     deny(
@@ -30,6 +39,9 @@ pub mod head;
 pub mod log;
 pub mod reply;
 pub mod retry;
+pub mod salvaged;
 pub mod settings;
-
 pub mod shell;
+pub mod source;
+pub mod step;
+pub mod visit;

@@ -61,6 +61,8 @@ pub enum Problem {
     SignatureInvalid,
     /// Not proven to be from Vapi.
     Unauthorized,
+    /// Its source has been refused too often.
+    TooManyRefusals,
     /// The event could not be delivered or kept: the sender has to repeat it.
     Unavailable,
     /// The Worker's own settings are incomplete.
@@ -80,6 +82,7 @@ impl Problem {
             Self::MalformedMessage => "malformed_message",
             Self::SignatureInvalid => "signature_invalid",
             Self::Unauthorized => "unauthorized",
+            Self::TooManyRefusals => "too_many_refusals",
             Self::Unavailable => "unavailable",
             Self::Misconfigured => "misconfigured",
         }
@@ -95,6 +98,7 @@ impl Problem {
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::TooManyRefusals => 429,
             Self::Misconfigured => 500,
             Self::Unavailable => 503,
         }
@@ -111,6 +115,7 @@ impl Problem {
             Self::MalformedMessage => "The body is not a Vapi server message",
             Self::SignatureInvalid => "The request is not signed for this URL",
             Self::Unauthorized => "The request does not prove who sent it",
+            Self::TooManyRefusals => "Too many requests from here were refused",
             Self::Unavailable => "The event could not be kept; send it again",
             Self::Misconfigured => "The service is not set up completely",
         }
@@ -122,6 +127,8 @@ impl From<Problem> for Reply {
         let header = match problem {
             Problem::MethodNotAllowed { allowed } => Some(("allow", allowed)),
             Problem::Unauthorized => Some(("www-authenticate", "Bearer")),
+            // The period of the limit in wrangler.toml, in seconds.
+            Problem::TooManyRefusals => Some(("retry-after", "60")),
             Problem::Unavailable => Some(("retry-after", "5")),
             _ => None,
         };

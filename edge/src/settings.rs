@@ -14,7 +14,7 @@ pub struct Settings {
     pub edge_url: Option<String>,
     /// `VAPI_API_URL`.
     pub vapi_api_url: String,
-    /// `TWILIO_AUTH_TOKEN`: several, separated by commas, while it is rotated.
+    /// `TWILIO_AUTH_TOKEN`: several, separated by commas, while it is rotated; a sub-account's as `AC…:token`.
     pub twilio_tokens: Vec<String>,
     /// `VAPI_SERVER_SECRET`: likewise.
     pub vapi_secrets: Vec<String>,

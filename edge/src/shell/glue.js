@@ -1,5 +1,4 @@
-// What the Worker needs of its runtime, one call for each fact: every value that crosses between JavaScript and wasm
-// costs more than the work done on it, and every promise more than both. No decision is made here.
+// What the Worker needs of its runtime, for `entry.js` and for the consumer in `queue.rs`. No decision is made here.
 
 const HEADERS = [
   "content-type",
@@ -11,6 +10,7 @@ const HEADERS = [
   "authorization",
   "x-signature",
   "x-timestamp",
+  "cf-connecting-ip",
 ];
 
 /** Method, URL, and `name:value` of each header above that is there, one a line. */
@@ -55,6 +55,12 @@ export function binding(env, name) {
 /** The text under a key, or null. */
 export function read(kv, key, ms) {
   return within(ms, kv.get(key));
+}
+
+/** Counts against a key; false when that is over the limit. Without the binding there is no limit. */
+export async function count(limiter, key, ms) {
+  if (limiter === undefined) return true;
+  return (await within(ms, limiter.limit({ key }))).success;
 }
 
 /** Writes a text under a key that is gone after `seconds`. */

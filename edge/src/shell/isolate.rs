@@ -12,15 +12,14 @@ use crate::settings::Settings;
 
 /// Settings and bindings.
 pub(crate) struct Isolate {
-    pub(crate) settings: Settings,
-    /// The route replica.
+    pub(crate) settings: Rc<Settings>,
+    /// The route replica, and the dead letters.
     pub(crate) routes: JsValue,
-    /// The queue of events that the origin did not take.
-    pub(crate) retries: JsValue,
 }
 
 thread_local! {
     static ISOLATE: OnceCell<Option<Rc<Isolate>>> = const { OnceCell::new() };
+    static VERSION: OnceCell<Rc<str>> = const { OnceCell::new() };
 }
 
 impl Isolate {
@@ -47,13 +46,16 @@ impl Isolate {
             console_error!("{}", Line { decision: "misconfigured", fault: Some(&fault), ..Line::default() }.render());
             return None;
         }
-        Some(Self { settings: settings?, routes, retries })
+        Some(Self { settings: Rc::new(settings?), routes })
     }
 }
 
 /// The id of the deployed version, or that of the code when there is none.
-pub(crate) fn version(env: &Env) -> String {
-    let metadata = runtime::binding(env, "VERSION");
-    let deployed = if metadata.is_object() { runtime::variable(&metadata, "id") } else { None };
-    deployed.filter(|id| !id.is_empty()).unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned())
+pub(crate) fn version(env: &Env) -> Rc<str> {
+    let read = || {
+        let metadata = runtime::binding(env, "VERSION");
+        let deployed = if metadata.is_object() { runtime::variable(&metadata, "id") } else { None };
+        deployed.filter(|id| !id.is_empty()).map_or_else(|| Rc::from(env!("CARGO_PKG_VERSION")), Rc::from)
+    };
+    VERSION.with(|version| version.get_or_init(read).clone())
 }

@@ -3,7 +3,6 @@
 use worker::js_sys::{Array, Error, Uint8Array};
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::wasm_bindgen::{JsCast, JsValue};
-use worker::web_sys::{Request, Response};
 // The attribute's code names these crates, worker-build's other ones than cargo's. They come with `worker`, in the
 // versions that it was built with.
 #[allow(unused_imports)]
@@ -11,26 +10,14 @@ use worker::{js_sys, wasm_bindgen, wasm_bindgen_futures};
 
 #[wasm_bindgen(module = "/src/shell/glue.js")]
 extern "C" {
-    /// Method, URL and headers of a request: see [`crate::head`].
-    pub(crate) fn head(request: &Request) -> String;
-
     /// A variable or secret, if it is a text.
     pub(crate) fn variable(env: &JsValue, name: &str) -> Option<String>;
 
     /// A binding, or `undefined`.
     pub(crate) fn binding(env: &JsValue, name: &str) -> JsValue;
 
-    #[wasm_bindgen(catch, js_name = body)]
-    async fn js_body(request: &Request, limit: u32, ms: u32) -> Result<JsValue, JsValue>;
-
-    #[wasm_bindgen(catch, js_name = read)]
-    async fn js_read(kv: &JsValue, key: &str, ms: u32) -> Result<JsValue, JsValue>;
-
     #[wasm_bindgen(catch, js_name = write)]
     async fn js_write(kv: &JsValue, key: &str, text: &str, seconds: u32, ms: u32) -> Result<JsValue, JsValue>;
-
-    #[wasm_bindgen(catch, js_name = send)]
-    async fn js_send(queue: &JsValue, text: &str, ms: u32) -> Result<JsValue, JsValue>;
 
     #[wasm_bindgen(catch, js_name = post)]
     async fn js_post(
@@ -42,17 +29,8 @@ extern "C" {
         ms: u32,
     ) -> Result<JsValue, JsValue>;
 
-    #[wasm_bindgen(catch, js_name = gzip)]
-    async fn js_gzip(bytes: &Uint8Array) -> Result<JsValue, JsValue>;
-
     #[wasm_bindgen(catch, js_name = gunzip)]
     async fn js_gunzip(bytes: &Uint8Array) -> Result<JsValue, JsValue>;
-
-    #[wasm_bindgen(js_name = reply)]
-    fn js_reply(status: u16, content_type: &str, body: &str, header_name: &str, header_value: &str) -> Response;
-
-    /// The origin's answer as our own.
-    pub(crate) fn relay(answer: &Answer) -> Response;
 
     /// Settles a message: it comes again after a while.
     #[wasm_bindgen(catch)]
@@ -97,25 +75,9 @@ impl From<JsValue> for Fault {
     }
 }
 
-/// A request's body; `None` when it is longer than `limit` bytes.
-pub(crate) async fn body(request: &Request, limit: u32, ms: u32) -> Result<Option<Uint8Array>, Fault> {
-    Ok(js_body(request, limit, ms).await?.dyn_into().ok())
-}
-
-/// The value under a key of the replica.
-pub(crate) async fn read(kv: &JsValue, key: &str, ms: u32) -> Result<Option<String>, Fault> {
-    Ok(js_read(kv, key, ms).await?.as_string())
-}
-
 /// Writes a text under a key of a store, for so many seconds.
 pub(crate) async fn write(kv: &JsValue, key: &str, text: &str, seconds: u32, ms: u32) -> Result<(), Fault> {
     js_write(kv, key, text, seconds, ms).await?;
-    Ok(())
-}
-
-/// Puts one text on a queue.
-pub(crate) async fn send(queue: &JsValue, text: &str, ms: u32) -> Result<(), Fault> {
-    js_send(queue, text, ms).await?;
     Ok(())
 }
 
@@ -131,18 +93,7 @@ pub(crate) async fn post(
     Ok(answer.unchecked_into())
 }
 
-/// Compresses bytes.
-pub(crate) async fn gzip(bytes: &Uint8Array) -> Result<Vec<u8>, Fault> {
-    Ok(js_gzip(bytes).await?.unchecked_into::<Uint8Array>().to_vec())
-}
-
-/// Undoes [`gzip`].
+/// Decompresses bytes.
 pub(crate) async fn gunzip(bytes: &[u8]) -> Result<Uint8Array, Fault> {
     Ok(js_gunzip(&Uint8Array::from(bytes)).await?.unchecked_into())
-}
-
-/// An answer of our own.
-pub(crate) fn reply(reply: &crate::reply::Reply) -> Response {
-    let (name, value) = reply.header.unwrap_or_default();
-    js_reply(reply.status, reply.content_type, &reply.body, name, value)
 }

@@ -183,7 +183,7 @@ fn command(scratch: &Scratch, port: u16, options: &EdgeOptions) -> io::Result<Co
 /// nothing, which has been done.
 fn impatient(config: &str, max_retries: u32) -> String {
     let mut building = false;
-    let mut changed = String::with_capacity(config.len());
+    let mut changed = Vec::new();
     for line in config.lines() {
         if line.starts_with('[') {
             building = line == "[build]";
@@ -191,17 +191,15 @@ fn impatient(config: &str, max_retries: u32) -> String {
         if building {
             continue;
         }
-        if line.starts_with("max_retries = ") {
-            changed.push_str(&format!("max_retries = {max_retries}"));
+        changed.push(if line.starts_with("max_retries = ") {
+            format!("max_retries = {max_retries}\n")
         } else if let Some(path) = line.strip_prefix("main = ") {
-            let path = root().join(path.trim_matches('"'));
-            changed.push_str(&format!("main = {:?}", path.display().to_string()));
+            format!("main = \"{}\"\n", root().join(path.trim_matches('"')).display())
         } else {
-            changed.push_str(line);
-        }
-        changed.push('\n');
+            format!("{line}\n")
+        });
     }
-    changed
+    changed.concat()
 }
 
 /// The system's Node if it is recent enough, else the one from npm.

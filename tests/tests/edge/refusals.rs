@@ -69,8 +69,9 @@ async fn bodies_of_the_wrong_kind() {
     let voice = |body: &str| client().post(world.url("/twilio/voice")).body(body.to_owned());
     let form = "application/x-www-form-urlencoded";
     refused(voice("CallSid=CA1"), 415, "unsupported_media_type").await;
-    refused(voice("{}").header("content-type", "application/json"), 415, "unsupported_media_type").await;
-    refused(voice("CallSid=%FF").header("content-type", form), 400, "malformed_form").await;
+    refused(voice("{}").header("content-type", "text/plain"), 415, "unsupported_media_type").await;
+    let signed = |body: &str| voice(body).header("content-type", form).header("x-twilio-signature", "AAAA");
+    refused(signed("CallSid=%FF"), 400, "malformed_form").await;
     let no_call = twilio_signature(TWILIO_TOKEN, &format!("{PUBLIC}/twilio/voice"), &[("To", "+15550100")]);
     let no_call = world.form("/twilio/voice", &[("To", "+15550100")]).header("x-twilio-signature", no_call);
     refused(no_call, 400, "malformed_form").await;
@@ -84,7 +85,58 @@ async fn bodies_of_the_wrong_kind() {
     for body in ["", "{", "[]", "{}", "{\"message\":{}}", "{\"message\":{\"type\":7}}"] {
         refused(vapi(body), 400, "malformed_message").await;
     }
-    refused(vapi(&"a".repeat(4 * 1024 * 1024 + 1)), 413, "body_too_large").await;
+    refused(vapi(&"a".repeat(1024 * 1024 + 1)), 413, "body_too_large").await;
+    refused(vapi(&"a".repeat(1024 * 1024)), 400, "malformed_message").await;
+}
+
+#[tokio::test]
+async fn twilios_json_is_proven_and_then_no_call() {
+    let (world, _reachable) = world().await;
+    let call = call_sid();
+    let body = json!({ "CallSid": call, "CallStatus": "completed" }).to_string();
+    let hash = shared::hmac::to_hex(&<sha2::Sha256 as sha2::Digest>::digest(&body));
+    let send = |path: &str, token: &str, body: &str| {
+        let signature = twilio_signature(token, &format!("{PUBLIC}{path}"), &[]);
+        let request = client().post(world.url(path)).header("content-type", "application/json").body(body.to_owned());
+        request.header("x-twilio-signature", signature)
+    };
+    let path = format!("/twilio/status?bodySHA256={hash}");
+    refused(send(&path, TWILIO_TOKEN, &body), 415, "unsupported_media_type").await;
+    refused(send(&path, TWILIO_TOKEN, "{}"), 403, "signature_invalid").await;
+    refused(send(&path, "another", &body), 403, "signature_invalid").await;
+    refused(send("/twilio/status", TWILIO_TOKEN, &body), 403, "signature_invalid").await;
+    assert!(world.origin.received(&call).is_empty());
+}
+
+#[tokio::test]
+async fn a_source_that_is_refused_too_often_is_limited_and_a_genuine_sender_never() {
+    let (world, _reachable) = world().await;
+    let (call, to) = (call_sid(), number());
+    // From the documentation's network, so that no other test of this Worker counts along.
+    let flood = "192.0.2.7";
+    let forged = |from: &str| world.form("/twilio/voice", &incoming(&call, &to)).header("cf-connecting-ip", from);
+    let limited = async {
+        loop {
+            // With a signature that has to be checked, or without any: both count.
+            for request in [forged(flood).header("x-twilio-signature", "AAAA"), forged(flood)] {
+                let response = request.send().await.expect("the Worker answers");
+                if response.status() == 429 {
+                    return response;
+                }
+                assert_eq!(response.status(), 403);
+            }
+        }
+    };
+    let limited = tokio::time::timeout(NEVER, limited).await.expect("the flood is limited");
+    assert_eq!(limited.headers()["content-type"], "application/problem+json");
+    assert_eq!(limited.headers()["retry-after"], "60");
+    let problem: Value = limited.json().await.expect("it is JSON");
+    assert_eq!((&problem["status"], &problem["code"]), (&json!(429), &json!("too_many_refusals")));
+
+    refused(forged("198.51.100.7"), 403, "signature_invalid").await;
+    let genuine = world.twilio("/twilio/voice", &incoming(&call, &to)).header("cf-connecting-ip", flood);
+    assert_eq!(send(genuine).await.0, 200);
+    assert_eq!(world.origin.received(&call).len(), 1);
 }
 
 #[tokio::test]
@@ -101,7 +153,7 @@ async fn chunked(world: &World, length: usize) -> String {
         let mut stream = TcpStream::connect(world.address()).await?;
         let head = format!(
             "POST /twilio/voice HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\
-             content-type: application/x-www-form-urlencoded\r\n\r\n{length:x}\r\n",
+             content-type: application/x-www-form-urlencoded\r\nx-twilio-signature: AAAA\r\n\r\n{length:x}\r\n",
             world.address()
         );
         let (mut reader, mut writer) = stream.split();

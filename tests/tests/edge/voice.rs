@@ -8,6 +8,8 @@ use crate::world::{
     AGENT, HOP_SECRET, MEDIA_URL, PUBLIC, World, call_sid, incoming, number, send, twilio_signature, world, world_alone,
 };
 
+/// Twilio gives up after this long.
+const TWILIO_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
 const REALTIME: &str = "openai-realtime";
 const ORIGINS_TWIML: &str = "<Response><Say>from the origin</Say></Response>";
 
@@ -152,6 +154,44 @@ async fn an_origin_that_is_slow_or_broken_is_gone() {
         assert_eq!(status, 200);
         assert!(twiml.contains(&format!(">{PUBLIC}/twilio/voice?attempt=2</Redirect>")), "{behaviour:?}: {twiml}");
     }
+}
+
+/// However it is decided, a caller is answered while the origin takes connections and never says a word. Twilio waits
+/// 15 s; what it took is printed, and is below 5 s on a machine that is not busy.
+#[tokio::test]
+async fn a_caller_is_answered_while_the_origin_hangs() {
+    let (world, outage) = world_alone().await;
+    let [bridged, redirected, bypass, none, crossed, unknown] = [(); 6].map(|()| number());
+    world.replicate_number(&bridged, REALTIME, REALTIME, json!({})).await;
+    world.replicate_number(&redirected, "vapi", "vapi", json!({"vapiHandover": "redirect"})).await;
+    world.replicate_number(&bypass, "vapi", "vapi", json!({"vapiHandover": "bypass"})).await;
+    world.replicate_number(&none, "vapi", "vapi", json!({})).await;
+    world.replicate_number(&crossed, REALTIME, "vapi", json!({"fallbackNumber": "+15550199"})).await;
+    outage.hang().await;
+    let held = "/twilio/voice?attempt=2</Redirect>";
+    let asked = [
+        ("/twilio/voice", bridged.as_str(), "<Connect><Stream"),
+        ("/twilio/voice", &redirected, "/twilio/inbound_call</Redirect>"),
+        ("/twilio/voice", &bypass, held),
+        ("/twilio/voice", &none, "this line cannot take your call"),
+        ("/twilio/voice", &crossed, "<Number>+15550199</Number>"),
+        ("/twilio/voice", &unknown, held),
+        ("/twilio/voice", "sip:sales@pbx.example.com", "not in service"),
+        ("/twilio/resume", &bridged, "/twilio/resume?attempt=2</Redirect>"),
+    ];
+    let calls = asked.map(|(path, to, expected)| async move {
+        let started = std::time::Instant::now();
+        let call = call_sid();
+        let response = world.twilio(path, &incoming(&call, to)).timeout(TWILIO_LIMIT).send().await;
+        let response = response.unwrap_or_else(|error| panic!("{path} {expected}: {error}"));
+        println!("{path} to {to}: answered after {} ms", started.elapsed().as_millis());
+        assert_eq!(response.headers()["content-type"], "text/xml");
+        let (status, twiml) = crate::world::text(response).await;
+        assert_eq!(status, 200);
+        assert!(twiml.contains(expected), "{path} {expected}: {twiml}");
+    });
+    futures_util::future::join_all(calls).await;
+    outage.end().await;
 }
 
 #[tokio::test]

@@ -54,6 +54,11 @@ impl Outage {
         self.link.set(State::Refuse).await.expect("the link is there");
     }
 
+    /// The origin takes connections, and nothing moves on them.
+    pub(crate) async fn hang(&self) {
+        self.link.set(State::Hang).await.expect("the link is there");
+    }
+
     /// The origin is back.
     pub(crate) async fn end(&self) {
         self.link.set(State::Open).await.expect("the link is there");
