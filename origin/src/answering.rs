@@ -47,7 +47,7 @@ pub async fn voice(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreEr
     };
     let decision = decide_voice(Lookup::Truth(known.as_ref().map(|known| &known.route)));
     let call_sid = &incoming.webhook.call_sid;
-    tracing::info!(%call_sid, decision = word(&decision), "incoming call decided");
+    tracing::info!(%call_sid, decision = decision.as_str(), "incoming call decided");
     match (decision, known) {
         (VoiceDecision::Bridge { agent_id }, Some(known)) => {
             begin(app, incoming, &known, SystemType::OpenaiRealtime).await?;
@@ -175,16 +175,6 @@ async fn find(app: &App, number: &E164) -> Result<Option<Known>, StoreError> {
 
 fn vapi_url(app: &App) -> &str {
     app.config.vapi.as_ref().map_or("https://api.vapi.ai", |vapi| vapi.api_url.as_str())
-}
-
-fn word(decision: &VoiceDecision) -> &'static str {
-    match decision {
-        VoiceDecision::Bridge { .. } => "bridge",
-        VoiceDecision::BypassToVapi { .. } => "bypass_to_vapi",
-        VoiceDecision::RedirectToVapi { .. } => "redirect_to_vapi",
-        VoiceDecision::Reject(rejection) => rejection.reason(),
-        VoiceDecision::AskOrigin => "ask_origin",
-    }
 }
 
 /// Unix seconds.

@@ -11,8 +11,8 @@ use graphile_worker::{
 use sqlx::{PgConnection, PgPool};
 
 use crate::App;
-use crate::providers::cloudflare::Kv;
 use crate::reconcile::{self, Reconcile};
+use crate::replication::check::Sweep;
 use crate::replication::{Replicate, Replicator};
 use crate::retention::Prune;
 
@@ -42,10 +42,8 @@ pub async fn is_migrated(conn: &mut PgConnection) -> sqlx::Result<bool> {
 ///
 /// Without access to Cloudflare, replication is left alone: its job waits for an origin that can do it.
 pub async fn run(app: Arc<App>) {
-    let kv = app.config.cloudflare.as_ref().map(|cloudflare| Kv::new(app.http.clone(), cloudflare));
     while !app.shutdown.is_cancelled() {
-        let replicator = kv.as_ref().map(|kv| Replicator::new(app.db.clone(), kv.clone(), Arc::clone(&app.metrics)));
-        let result = match worker(&app, replicator).await {
+        let result = match worker(&app).await {
             Ok(worker) => worker.run().await.map_err(anyhow::Error::from),
             Err(error) => Err(error),
         };
@@ -59,7 +57,7 @@ pub async fn run(app: Arc<App>) {
     }
 }
 
-async fn worker(app: &Arc<App>, replicator: Option<Replicator>) -> anyhow::Result<Worker> {
+async fn worker(app: &Arc<App>) -> anyhow::Result<Worker> {
     let shutdown = WorkerShutdownConfig::default()
         .listen_os_shutdown_signals(false)
         .grace_period(GRACE)
@@ -86,12 +84,19 @@ async fn worker(app: &Arc<App>, replicator: Option<Replicator>) -> anyhow::Resul
         .with_cron(prune.payload(Prune::default())?)
         .define_job::<Reconcile>()
         .with_cron(reconcile.payload(Reconcile::default())?);
-    if let Some(replicator) = replicator {
+    if let Some(kv) = app.kv() {
         // Every minute whatever happens: this bounds the delay after an outage, where the growing delays of retries
         // would reach hours, and it finds changes that were made by hand.
-        let sweep = Cron::every_minute::<Replicate>().queue(Replicate::IDENTIFIER).job_key(Replicate::IDENTIFIER);
-        options =
-            options.add_extension(replicator).define_job::<Replicate>().with_cron(sweep.payload(Replicate::default())?);
+        let differences = Cron::every_minute::<Replicate>().queue(Replicate::IDENTIFIER).job_key(Replicate::IDENTIFIER);
+        // Whether the store itself is what was written to it.
+        let sweep = Cron::hourly_at::<Sweep>(47)?.queue(Sweep::IDENTIFIER).job_key(Sweep::IDENTIFIER);
+        options = options
+            .add_extension(Replicator::new(app.db.clone(), kv.clone(), Arc::clone(&app.metrics)))
+            .define_job::<Replicate>()
+            .with_cron(differences.payload(Replicate::default())?)
+            .add_extension(kv)
+            .define_job::<Sweep>()
+            .with_cron(sweep.payload(Sweep::default())?);
     }
     Ok(options.init().await?)
 }

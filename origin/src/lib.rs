@@ -7,6 +7,8 @@ pub mod answering;
 pub mod bridge;
 pub mod calls;
 pub mod config;
+pub mod dead_letters;
+pub mod explain;
 pub mod http;
 pub mod inbox;
 pub mod jobs;
@@ -33,6 +35,7 @@ use tokio_util::task::TaskTracker;
 use crate::calls::Recorder;
 use crate::config::Config;
 use crate::live_calls::LiveCalls;
+use crate::providers::cloudflare::Kv;
 use crate::telemetry::Metrics;
 
 /// Longest time to open a connection to an outside service.
@@ -64,14 +67,14 @@ pub struct App {
 }
 
 impl App {
+    /// The edge's store, if the origin has access to it.
+    pub fn kv(&self) -> Option<Kv> {
+        self.config.cloudflare.as_ref().map(|config| Kv::new(self.http.clone(), config))
+    }
+
     /// Puts the parts together; the caller has opened the database.
     pub fn new(config: Config, db: PgPool) -> reqwest::Result<Arc<Self>> {
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("tandem/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let http = http_client()?;
         let tools = tools::Client::new(config.tools_allow_private)?;
         let metrics = Arc::new(Metrics::new());
         let tasks = TaskTracker::new();
@@ -79,4 +82,14 @@ impl App {
         let (live, shutdown) = (LiveCalls::default(), CancellationToken::new());
         Ok(Arc::new(Self { config, db, http, tools, metrics, recorder, live, shutdown, tasks }))
     }
+}
+
+/// A client for outside services.
+pub fn http_client() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .user_agent(concat!("tandem/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
 }

@@ -1,5 +1,7 @@
 //! `tandem`: the origin's one binary.
 
+mod commands;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,6 +17,10 @@ use shared::{AssistantId, ProjectId};
 use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::commands::dead_letters::DeadLettersCommand;
+use crate::commands::replica::ReplicaCommand;
+use crate::commands::route::RouteCommand;
 
 /// Moves phone agents between Vapi and OpenAI Realtime. Configured by environment variables.
 #[derive(Debug, Parser)]
@@ -45,6 +51,15 @@ enum Command {
     /// Manage API keys.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Explain decisions.
+    #[command(subcommand)]
+    Route(RouteCommand),
+    /// Check and repair the edge's copy of the routes.
+    #[command(subcommand)]
+    Replica(ReplicaCommand),
+    /// List and replay events that could not be delivered.
+    #[command(subcommand)]
+    Deadletters(DeadLettersCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,7 +78,7 @@ enum KeysCommand {
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("tandem: {error:#}");
             ExitCode::FAILURE
@@ -71,19 +86,23 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     telemetry::init(LogFormat::from_env()?);
     // Chosen once for every TLS connection; there is no other provider in the binary.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli.command {
-        Command::Serve => serve(Config::from_env()?).await,
-        Command::Migrate => migrate().await,
+        Command::Serve => serve(Config::from_env()?).await?,
+        Command::Migrate => migrate().await?,
         Command::Seed { vapi_assistant_id, vapi_phone_number_id, json } => {
             let vapi = VapiIds { assistant_id: vapi_assistant_id, phone_number_id: vapi_phone_number_id };
-            seed(&vapi, json).await
+            seed(&vapi, json).await?;
         }
-        Command::Keys(KeysCommand::Create { project, role }) => create_key(&project, role).await,
+        Command::Keys(KeysCommand::Create { project, role }) => create_key(&project, role).await?,
+        Command::Route(command) => return commands::route::run(command).await,
+        Command::Replica(command) => return commands::replica::run(command).await,
+        Command::Deadletters(command) => return commands::dead_letters::run(command).await,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

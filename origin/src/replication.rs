@@ -2,16 +2,26 @@
 //!
 //! A change of an agent or a number calls [`enqueue`] in its own transaction. The job then compares the view `routes`
 //! with the table `replica` and sends what differs, whatever the cause. So jobs that are late, repeated or lost do no
-//! harm, and jobs that wait can be folded into one. They run one at a time: an older value cannot overtake a newer.
+//! harm, and jobs that wait can be folded into one.
+//!
+//! An older value must not overtake a newer. Runs go one at a time: the job library gives a run's queue to another
+//! worker only half a minute after its last sign of life, longer than a request may take. Should two runs cross all the
+//! same, the claims in `replica` tell, and the key is written once more. What changes in the store without us, and what
+//! slipped through after all, is found by [`check`], which compares the store itself.
+
+pub mod check;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 
 use crate::providers::cloudflare::{CloudflareError, Kv, Pair};
+use crate::store::routes::Route;
 use crate::store::{self, StoreError, replica, routes};
 use crate::telemetry::{Metrics, OutcomeLabels};
 
@@ -100,7 +110,7 @@ impl Replicator {
     }
 
     /// Sends until nothing differs.
-    async fn run(&self) -> Result<(), ReplicationError> {
+    pub async fn run(&self) -> Result<(), ReplicationError> {
         let result = self.send_all().await;
         let outcome = result.as_ref().map_or_else(ReplicationError::label, |()| "ok");
         self.metrics.replication_runs.get_or_create(&OutcomeLabels { outcome }).inc();
@@ -132,11 +142,13 @@ impl Replicator {
     /// No connection is held while Cloudflare is asked. The values come from one snapshot with their revisions, so what
     /// is recorded is what was sent, and a change that commits meanwhile still differs afterwards.
     async fn send_batch(&self) -> Result<usize, ReplicationError> {
+        let run = Uuid::now_v7();
         let (stale, removed) = {
             let mut conn = self.db.acquire().await.map_err(StoreError::from)?;
             let stale = routes::stale(&mut conn, BATCH).await?;
             let removed = routes::removed(&mut conn, BATCH).await?;
-            replica::claim(&mut conn, &stale).await?;
+            let keys: Vec<String> = stale.iter().map(|route| &route.key).chain(&removed).cloned().collect();
+            replica::claim(&mut conn, run, &keys).await?;
             (stale, removed)
         };
         let found = stale.len() + removed.len();
@@ -149,17 +161,16 @@ impl Replicator {
             self.done(deleted.len());
             failed += refused.len();
             let mut conn = self.db.acquire().await.map_err(StoreError::from)?;
-            replica::forget(&mut conn, &deleted).await?;
+            replica::forget(&mut conn, run, &deleted).await?;
         }
         if !stale.is_empty() {
-            let pairs: Vec<Pair> =
-                stale.iter().map(|route| Pair { key: route.key.clone(), value: route.value.to_string() }).collect();
+            let pairs: Vec<Pair> = stale.iter().map(pair).collect();
             let refused = self.kv.put(&pairs).await?;
             let written: Vec<_> = stale.into_iter().filter(|route| !refused.contains(&route.key)).collect();
             self.done(written.len());
             failed += refused.len();
             let mut conn = self.db.acquire().await.map_err(StoreError::from)?;
-            replica::record(&mut conn, &written).await?;
+            replica::record(&mut conn, run, &written).await?;
         }
         if failed > 0 {
             return Err(ReplicationError::KeysFailed(failed));
@@ -171,4 +182,9 @@ impl Replicator {
         self.metrics.replicated_keys.inc_by(u64::try_from(keys).unwrap_or(u64::MAX));
         tracing::info!(keys, "Replicated routes to the edge");
     }
+}
+
+/// A route as the store keeps it. The revision is in the metadata as well, so that a listing tells all.
+fn pair(route: &Route) -> Pair {
+    Pair { key: route.key.clone(), value: route.value.to_string(), metadata: json!({ "revision": route.revision }) }
 }

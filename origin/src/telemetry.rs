@@ -61,6 +61,13 @@ pub struct Metrics {
     /// `alive`, `missing` (the provider does not know the call; closed after a day), `failed`, `rate_limited`,
     /// `not_configured`.
     pub reconciled: Family<OutcomeLabels, Counter>,
+    /// `tandem_replication_lag_seconds`: for how long the oldest change has waited to be replicated.
+    pub replication_lag: Gauge,
+    /// `tandem_replica_faults_total`: keys in the edge's store that a sweep found to be wrong: `missing`, `stale`,
+    /// `orphaned`, `ahead` (of a database from a backup).
+    pub replica_faults: Family<FindingLabels, Counter>,
+    /// `tandem_dead_letters`: events that wait to be replayed, when a sweep last looked.
+    pub dead_letters: Gauge<u64, AtomicU64>,
     /// `tandem_live_calls`: calls bridged at this moment.
     pub live_calls: Gauge,
     /// `tandem_streams_refused_total`: media streams that were not let in.
@@ -112,6 +119,13 @@ pub struct TableLabels {
     pub table: &'static str,
 }
 
+/// Label of a fault of the replica.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FindingLabels {
+    /// `missing`, `stale`, `orphaned` or `ahead`.
+    pub finding: &'static str,
+}
+
 /// Label of a voice system.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SystemLabels {
@@ -134,6 +148,9 @@ impl Metrics {
             tool_runs: Family::default(),
             pruned: Family::default(),
             reconciled: Family::default(),
+            replication_lag: Gauge::default(),
+            replica_faults: Family::default(),
+            dead_letters: Gauge::default(),
             live_calls: Gauge::default(),
             streams_refused: Counter::default(),
             call_records_dropped: Counter::default(),
@@ -166,6 +183,18 @@ impl Metrics {
             "Calls without news that a provider was asked about",
             metrics.reconciled.clone(),
         );
+        registry.register_with_unit(
+            "replication_lag",
+            "For how long the oldest change has waited to be replicated",
+            Unit::Seconds,
+            metrics.replication_lag.clone(),
+        );
+        registry.register(
+            "replica_faults",
+            "Keys in the edge's store that were found to be wrong",
+            metrics.replica_faults.clone(),
+        );
+        registry.register("dead_letters", "Events that wait to be replayed", metrics.dead_letters.clone());
         registry.register("live_calls", "Calls bridged at this moment", metrics.live_calls.clone());
         registry.register("streams_refused", "Media streams that were not let in", metrics.streams_refused.clone());
         registry.register(

@@ -29,6 +29,19 @@ pub enum VoiceDecision {
     AskOrigin,
 }
 
+impl VoiceDecision {
+    /// A word for logs and explanations; for a rejection, its reason.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Bridge { .. } => "bridge",
+            Self::BypassToVapi { .. } => "bypass_to_vapi",
+            Self::RedirectToVapi { .. } => "redirect_to_vapi",
+            Self::Reject(rejection) => rejection.reason(),
+            Self::AskOrigin => "ask_origin",
+        }
+    }
+}
+
 /// Why no agent answers a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {

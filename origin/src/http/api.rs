@@ -6,6 +6,7 @@ pub mod agents;
 pub mod calls;
 pub mod events;
 pub mod numbers;
+pub mod routes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub fn router() -> Router<Arc<App>> {
         .route("/agents/{id}", get(agents::show))
         .route("/agents/{id}/system-type", get(agents::show).put(agents::switch))
         .route("/numbers", get(numbers::list))
+        .route("/routes/explain", get(routes::explain))
         .route("/calls", get(calls::list))
         .route("/calls/{id}", get(calls::show))
         .route("/events", get(events::list))

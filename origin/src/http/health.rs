@@ -11,8 +11,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
-use crate::App;
 use crate::http::problem::Problem;
+use crate::{App, store};
 
 /// A database that takes longer is not ready.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,6 +38,11 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    // Asked for here, so that it grows also when no job runs. While the database is away the last word stands.
+    let lag = async { store::replica::lag_s(&mut *app.db.acquire().await?).await };
+    if let Ok(Ok(lag)) = tokio::time::timeout(PROBE_TIMEOUT, lag).await {
+        app.metrics.replication_lag.set(lag);
+    }
     let text = app.metrics.encode().map_err(Problem::internal)?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, content_type)], text).into_response())

@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde_json::Value;
-use shared::{AgentId, CallId, CallSid, NumberId, ProjectId, SystemType, VapiCallId};
+use shared::{AgentId, CallId, CallSid, E164, NumberId, ProjectId, SystemType, VapiCallId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -328,6 +328,25 @@ pub async fn silent(
         pause_s,
         &live,
         limit
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(Call::try_from)
+    .collect()
+}
+
+/// The project's calls from one number to another that are going on.
+pub async fn open_between(conn: &mut PgConnection, project: ProjectId, from: &E164, to: &E164) -> Result<Vec<Call>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+                status, started_at, answered_at, ended_at, end_reason, resumes, usage
+         from calls
+         where project_id = $1 and from_number = $2 and to_number = $3 and status <> 'ended' order by id desc limit 10",
+        project.0,
+        from.as_str(),
+        to.as_str()
     )
     .fetch_all(conn)
     .await?

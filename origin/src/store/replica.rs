@@ -21,39 +21,101 @@ pub struct ReplicaState {
     pub replicated_at: Option<OffsetDateTime>,
 }
 
-/// Notes that these keys are about to be written, before they are: a key that was written but not noted could
+/// Notes that a run is about to write or delete these keys, before it does: a key that was written but not noted could
 /// never be deleted again.
-pub async fn claim(conn: &mut PgConnection, routes: &[Route]) -> Result<()> {
-    let keys: Vec<String> = routes.iter().map(|route| route.key.clone()).collect();
-    sqlx::query!("insert into replica (key) select unnest($1::text[]) on conflict do nothing", &keys)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-/// Notes what was written.
-///
-/// Deliberately the last writer's word, not the greatest revision: should an overtaken run write an old value late,
-/// the difference shows and the next run repairs it.
-pub async fn record(conn: &mut PgConnection, routes: &[Route]) -> Result<()> {
-    let keys: Vec<String> = routes.iter().map(|route| route.key.clone()).collect();
-    let revisions: Vec<i64> = routes.iter().map(|route| route.revision).collect();
+pub async fn claim(conn: &mut PgConnection, run: Uuid, keys: &[String]) -> Result<()> {
     sqlx::query!(
-        "insert into replica (key, revision, replicated_at)
-         select key, revision, now() from unnest($1::text[], $2::bigint[]) as written (key, revision)
-         on conflict (key) do update set revision = excluded.revision, replicated_at = excluded.replicated_at",
-        &keys,
-        &revisions
+        "insert into replica (key, claim) select key, $1 from unnest($2::text[]) as written (key)
+         on conflict (key) do update set claim = excluded.claim",
+        run,
+        keys
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Forgets keys that were deleted.
-pub async fn forget(conn: &mut PgConnection, keys: &[String]) -> Result<()> {
-    sqlx::query!("delete from replica where key = any($1)", keys).execute(conn).await?;
+/// Notes what a run has written. Where its claim was taken away in between, nobody knows which value came last, so the
+/// key counts as not written.
+pub async fn record(conn: &mut PgConnection, run: Uuid, routes: &[Route]) -> Result<()> {
+    let keys: Vec<String> = routes.iter().map(|route| route.key.clone()).collect();
+    let revisions: Vec<i64> = routes.iter().map(|route| route.revision).collect();
+    sqlx::query!(
+        "update replica set revision = case when claim = $1 then written.revision else 0 end,
+                            replicated_at = now(), claim = null, doubted_at = null
+         from unnest($2::text[], $3::bigint[]) as written (key, revision)
+         where replica.key = written.key",
+        run,
+        &keys,
+        &revisions
+    )
+    .execute(&mut *conn)
+    .await?;
+    // A key that another run has deleted in between is there again.
+    sqlx::query!("insert into replica (key) select unnest($1::text[]) on conflict do nothing", &keys)
+        .execute(conn)
+        .await?;
     Ok(())
+}
+
+/// Forgets keys that a run has deleted, and doubts those whose claim was taken away in between.
+pub async fn forget(conn: &mut PgConnection, run: Uuid, keys: &[String]) -> Result<()> {
+    sqlx::query!("delete from replica where key = any($2) and claim = $1", run, keys).execute(&mut *conn).await?;
+    sqlx::query!("update replica set revision = 0, claim = null where key = any($1)", keys).execute(conn).await?;
+    Ok(())
+}
+
+/// Doubts what was noted of these keys, unless it has been written since: the next run writes or deletes them.
+pub async fn doubt(conn: &mut PgConnection, keys: &[String], written_before_s: f64) -> Result<u64> {
+    let done = sqlx::query!(
+        "insert into replica (key, doubted_at) select key, now() from unnest($1::text[]) as found (key)
+         on conflict (key) do update set revision = 0, doubted_at = now()
+         where replica.replicated_at is null or replica.replicated_at < now() - make_interval(secs => $2)",
+        keys,
+        written_before_s
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// A key as it should be, and as it was noted to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The key.
+    pub key: String,
+    /// The revision that belongs there; `None`: the key should go.
+    pub revision: Option<i64>,
+    /// The revision that was noted as written.
+    pub noted: Option<i64>,
+    /// Whether it was written so recently that KV may still show what was there before.
+    pub recent: bool,
+}
+
+/// Every key that is a route or was written as one.
+pub async fn expected(conn: &mut PgConnection, recent_s: f64) -> Result<Vec<Expected>> {
+    let rows = sqlx::query_as!(
+        Expected,
+        r#"select coalesce(r.key, p.key) as "key!", r.revision, p.revision as "noted?",
+                  coalesce(p.replicated_at > now() - make_interval(secs => $1), false) as "recent!"
+           from routes r full join replica p on p.key = r.key"#,
+        recent_s
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows)
+}
+
+/// For how many seconds the oldest change has waited to be replicated; 0 when nothing waits.
+pub async fn lag_s(conn: &mut PgConnection) -> Result<i64> {
+    let seconds = sqlx::query_scalar!(
+        r#"select coalesce(extract(epoch from now() - min(greatest(r.changed_at, p.doubted_at)))::bigint, 0) as "lag!"
+           from routes r left join replica p on p.key = r.key
+           where p.revision is distinct from r.revision"#
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(seconds.max(0))
 }
 
 /// How far the routes of these agents have come. An agent without routes is not in the answer.

@@ -63,3 +63,20 @@ pub async fn removed(conn: &mut PgConnection, limit: i64) -> Result<Vec<String>>
     .await?;
     Ok(keys)
 }
+
+/// Gives the agents and numbers behind these keys revisions above `above`.
+pub async fn raise(conn: &mut PgConnection, above: i64, keys: &[String]) -> Result<()> {
+    sqlx::query_scalar!("select setval('route_revision', greatest(nextval('route_revision'), $1))", above)
+        .fetch_one(&mut *conn)
+        .await?;
+    // Any change takes a new revision. Agents first, and both in order: the lock order of all changes.
+    sqlx::query!(
+        "update agents set revision = 0 where id in
+             (select a.id from agents a
+              where a.id in (select agent_id from routes where key = any($1)) order by a.id for update)",
+        keys
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -56,6 +56,7 @@ struct Kept {
 struct Pair {
     key: String,
     value: String,
+    metadata: Value,
 }
 
 impl FakeKv {
@@ -142,13 +143,14 @@ async fn write(State(kv): State<FakeKv>, headers: HeaderMap, Json(pairs): Json<V
     let mut failed = Vec::new();
     {
         let mut kept = kv.lock();
-        for Pair { key, value } in pairs {
+        for Pair { key, value, metadata } in pairs {
             if matches!(fault, Some(Fault::Partly(part)) if key.contains(part)) {
                 failed.push(key);
                 continue;
             }
             let value: Value = serde_json::from_str(&value).expect("a route is JSON");
             let revision = value["revision"].as_i64().expect("a route has a revision");
+            assert_eq!(metadata, json!({ "revision": revision }), "a listing tells the revision");
             kept.history.entry(key.clone()).or_default().push(revision);
             kept.values.insert(key, value);
         }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use origin::config::Config;
+use origin::providers::cloudflare::Kv;
+use origin::replication::Replicator;
 use origin::store::api_keys::{self, Role};
 use origin::{App, http, jobs, keys, seed, store};
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -12,6 +14,8 @@ use serde_json::{Value, json};
 use shared::hop::{self, SignedRequest};
 use shared::{AgentId, ProjectId};
 use sqlx::{AssertSqlSafe, Executor as _, query_scalar};
+use tests::cloudflare::{KvApi, KvApiOptions};
+use tests::stack::origin::Origin;
 use tests::stack::postgres::Postgres;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -34,6 +38,8 @@ pub(crate) struct World {
     pub(crate) project: ProjectId,
     pub(crate) key: String,
     pub(crate) base: String,
+    /// The variables that the origin was configured with.
+    env: Vec<(String, String)>,
     client: reqwest::Client,
     // Dropped last, and with it the database.
     _postgres: Postgres,
@@ -62,20 +68,23 @@ impl World {
         jobs::migrate(&pool).await.expect("the job library's migrations apply");
         pool.close().await;
 
-        let config = Config::read(|name| {
-            let given = env.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
-            let value = given.or(match name {
-                "DATABASE_URL" => Some(url.as_str()),
-                "EDGE_URL" => Some("https://edge.tandem.test"),
-                "MEDIA_URL" => Some("wss://origin.tandem.test/media-stream"),
-                "EDGE_ORIGIN_SECRET" => Some(SECRET),
-                "OPENAI_API_KEY" | "VAPI_API_KEY" | "VAPI_SERVER_SECRET" => Some("for the tests only"),
-                "TOOLS_ALLOW_PRIVATE" => Some("1"),
-                _ => None,
-            });
-            value.map(str::to_owned)
-        })
-        .expect("a valid configuration");
+        let all: Vec<(String, String)> = [
+            ("DATABASE_URL", url.as_str()),
+            ("EDGE_URL", "https://edge.tandem.test"),
+            ("MEDIA_URL", "wss://origin.tandem.test/media-stream"),
+            ("EDGE_ORIGIN_SECRET", SECRET),
+            ("OPENAI_API_KEY", "for the tests only"),
+            ("VAPI_API_KEY", "for the tests only"),
+            ("VAPI_SERVER_SECRET", "for the tests only"),
+            ("TOOLS_ALLOW_PRIVATE", "1"),
+        ]
+        .iter()
+        .chain(env)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+        // The later of two wins.
+        let lookup = |name: &str| all.iter().rfind(|(given, _)| given == name).map(|(_, value)| value.clone());
+        let config = Config::read(lookup).expect("a valid configuration");
         let db = store::connect(&config.database_url).await.expect("the origin's pool");
         let app = App::new(config, db).expect("an app");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -98,9 +107,37 @@ impl World {
             key: key.expose_secret().to_owned(),
             base,
             client: reqwest::Client::new(),
+            env: all,
             app,
             _postgres: postgres,
         }
+    }
+
+    /// With access to this store, in which nothing is yet.
+    pub(crate) async fn with_kv(kv: &KvApi) -> Self {
+        Self::with(&[
+            ("CLOUDFLARE_API_URL", &kv.api_url()),
+            ("CLOUDFLARE_ACCOUNT_ID", "account"),
+            ("CLOUDFLARE_API_TOKEN", "token"),
+            ("CLOUDFLARE_KV_NAMESPACE_ID", "routes"),
+        ])
+        .await
+    }
+
+    /// The origin's own access to the store.
+    pub(crate) fn kv(&self) -> Kv {
+        self.app.kv().expect("Cloudflare is configured")
+    }
+
+    /// Runs the replication job once.
+    pub(crate) async fn replicate(&self) {
+        let replicator = Replicator::new(self.app.db.clone(), self.kv(), Arc::clone(&self.app.metrics));
+        replicator.run().await.expect("the routes are written");
+    }
+
+    /// Runs a command of the binary, in the origin's environment.
+    pub(crate) async fn command(&self, args: &[&str]) -> std::io::Result<String> {
+        Origin::command(args, &self.env).await
     }
 
     /// Posts as the edge does.
@@ -201,4 +238,10 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
         }
     };
     tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("waited in vain until {what}"))
+}
+
+/// A store in memory that takes writes of one key at any pace.
+pub(crate) async fn patient_kv() -> KvApi {
+    let options = KvApiOptions::new("account", "token", "routes");
+    KvApi::start(KvApiOptions { write_interval: Duration::ZERO, ..options }).await.expect("a store")
 }
