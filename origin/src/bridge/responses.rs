@@ -30,7 +30,7 @@ impl Responses {
         if self.slot == Slot::Idle {
             self.waiting = false;
             self.asked += 1;
-            let event_id = format!("create_{}", self.asked);
+            let event_id = event_id(self.asked);
             self.slot = Slot::Requested(event_id.clone());
             Some(event_id)
         } else {
@@ -57,12 +57,13 @@ impl Responses {
 
     /// Our request was refused. When another response was quicker, ours waits for its end.
     pub fn refused(&mut self, error: &ErrorBody) {
-        let ours = matches!(&self.slot, Slot::Requested(id) if error.event_id.as_deref() == Some(id));
-        let busy = error.code.as_deref() == Some("conversation_already_has_active_response");
-        if ours {
+        if self.asked == 0 || error.event_id.as_deref() != Some(event_id(self.asked).as_str()) {
+            return;
+        }
+        if matches!(self.slot, Slot::Requested(_)) {
             self.slot = Slot::Idle;
         }
-        self.waiting |= busy;
+        self.waiting |= error.code.as_deref() == Some("conversation_already_has_active_response");
     }
 
     /// The caller interrupts: the active response's audio is dropped from now on.
@@ -76,6 +77,10 @@ impl Responses {
     pub fn may_play(&self, id: &str) -> bool {
         self.fenced.as_deref() != Some(id)
     }
+}
+
+fn event_id(asked: u32) -> String {
+    format!("create_{asked}")
 }
 
 #[cfg(test)]
@@ -112,6 +117,17 @@ mod tests {
         responses.refused(&busy("create_2"));
         responses.created("vad2".into());
         assert_eq!(responses.done("vad2").as_deref(), Some("create_3"));
+    }
+
+    #[test]
+    fn a_refusal_of_somebody_elses_request_asks_for_nothing() {
+        let mut responses = Responses::default();
+        responses.refused(&busy("create_0"));
+        responses.want();
+        responses.created("r1".into());
+        responses.refused(&busy("create_9"));
+        responses.refused(&ErrorBody { event_id: None, ..busy("") });
+        assert_eq!(responses.done("r1"), None);
     }
 
     #[test]
