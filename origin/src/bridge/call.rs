@@ -15,6 +15,9 @@ pub const OPENING_LIMIT_MS: Millis = 10_000;
 const HELD_LIMIT_BYTES: u64 = 10_000 * super::wire::BYTES_PER_MS;
 /// A mark follows every piece of at most this many bytes: 200 ms, cut where base64 can be cut.
 const PIECE_BYTES: usize = 1599;
+/// How long after each failed response in a row the next is asked for, in milliseconds: at once for a fault of the
+/// moment, later for a limit on tokens, which is over within seconds. A session that fails once more is spoiled.
+const RETRY_AFTER_MS: [Millis; 2] = [200, 2_000];
 /// The id of the event that sets the session up; a refusal names it.
 pub const SESSION_EVENT_ID: &str = "session";
 
@@ -29,6 +32,8 @@ pub struct Setup {
     pub greeting: Option<String>,
     /// The conversation so far, as events, when the call is taken up again.
     pub replay: Vec<String>,
+    /// Whether it is the agent's turn to speak in that conversation.
+    pub owes_turn: bool,
     /// Where the transcript goes on.
     pub next_position: u32,
 }
@@ -131,14 +136,20 @@ enum Phase {
 pub struct Call {
     stream: StreamSid,
     session_update: String,
+    /// Until a response has succeeded.
     greeting: Option<String>,
     replay: Vec<String>,
+    owes_turn: bool,
     phase: Phase,
     playback: Playback,
     responses: Responses,
     transcript: Transcript,
     /// Function calls whose outputs the model still waits for.
     running_tools: HashSet<String>,
+    /// Responses that failed since one did not.
+    failures: usize,
+    /// When the failed response is asked for again.
+    retry_at: Option<Millis>,
 }
 
 impl Call {
@@ -149,11 +160,14 @@ impl Call {
             session_update: setup.session_update,
             greeting: setup.greeting,
             replay: setup.replay,
+            owes_turn: setup.owes_turn,
             phase: Phase::Opening { since: now, held: VecDeque::new(), held_bytes: 0 },
             playback: Playback::default(),
             responses: Responses::default(),
             transcript: Transcript::from_position(setup.next_position),
             running_tools: HashSet::new(),
+            failures: 0,
+            retry_at: None,
         }
     }
 
@@ -161,7 +175,8 @@ impl Call {
     pub fn deadline(&self) -> Option<Millis> {
         match self.phase {
             Phase::Opening { since, .. } => Some(since + OPENING_LIMIT_MS),
-            Phase::Talking | Phase::Over => None,
+            Phase::Talking => self.retry_at,
+            Phase::Over => None,
         }
     }
 
@@ -179,10 +194,28 @@ impl Call {
             Input::ToolDone { call_id, output } => self.tool_done(&call_id, &output, out),
             Input::Tick => {
                 if self.deadline().is_some_and(|deadline| now >= deadline) {
-                    self.end(now, EndReason::SetupTimedOut, out);
+                    self.due(now, out);
                 }
             }
         }
+    }
+
+    fn due(&mut self, now: Millis, out: &mut Vec<Action>) {
+        if self.retry_at.take().is_some() {
+            self.speak(out);
+        } else {
+            self.end(now, EndReason::SetupTimedOut, out);
+        }
+    }
+
+    /// Asks the model to speak, as soon as it may: first the greeting, if it has one.
+    fn speak(&mut self, out: &mut Vec<Action>) {
+        let Some(event_id) = self.responses.want() else { return };
+        let say = self
+            .greeting
+            .as_ref()
+            .map(|greeting| format!("Greet the caller by saying exactly these words and nothing else: {greeting}"));
+        out.push(Action::ToModel(openai::create_response(&event_id, say.as_deref())));
     }
 
     fn caller(&mut self, now: Millis, event: twilio::Event<'_>, out: &mut Vec<Action>) {
@@ -232,13 +265,16 @@ impl Call {
             Event::TranscriptDone(item, text) => {
                 out.extend(self.transcript.agent_said(item.as_str(), text.as_str()).map(Action::Line));
             }
-            Event::ResponseCreated(id) => self.responses.created(id),
+            Event::ResponseCreated(id) => {
+                self.retry_at = None;
+                self.responses.created(id);
+            }
             Event::FunctionCall(call) => {
                 if self.running_tools.insert(call.call_id.clone()) {
                     out.push(Action::RunTool(call));
                 }
             }
-            Event::ResponseDone(done) => self.response_done(done, out),
+            Event::ResponseDone(done) => self.response_done(now, done, out),
             Event::Error(error) => self.error(now, &error, out),
             Event::ItemAdded(_) | Event::Other => {}
         }
@@ -249,11 +285,8 @@ impl Call {
             let held = std::mem::take(held);
             self.phase = Phase::Talking;
             out.extend(std::mem::take(&mut self.replay).into_iter().map(Action::ToModel));
-            if let Some(greeting) = self.greeting.take()
-                && let Some(event_id) = self.responses.want()
-            {
-                let say = format!("Greet the caller by saying exactly these words and nothing else: {greeting}");
-                out.push(Action::ToModel(openai::create_response(&event_id, Some(&say))));
+            if self.greeting.is_some() || self.owes_turn {
+                self.speak(out);
             }
             out.extend(held.into_iter().map(|(message, _)| Action::ToModel(message)));
         }
@@ -271,6 +304,8 @@ impl Call {
     /// The caller speaks: what is queued at Twilio goes first, then the model learns what was heard. Whether the
     /// running response is cancelled is the server's part (`interrupt_response`).
     fn interrupt(&mut self, now: Millis, out: &mut Vec<Action>) {
+        // The server answers what the caller says now.
+        self.retry_at = None;
         self.responses.fence();
         if self.playback.is_idle() {
             return;
@@ -286,16 +321,27 @@ impl Call {
         out.extend(self.transcript.cut(heard).map(Action::Line));
     }
 
-    fn response_done(&mut self, done: ResponseDone, out: &mut Vec<Action>) {
+    fn response_done(&mut self, now: Millis, done: ResponseDone, out: &mut Vec<Action>) {
         if let Some(usage) = done.usage.filter(serde_json::Value::is_object) {
             out.push(Action::Usage(usage));
         }
         if done.status == "failed" {
             let error = done.status_details.and_then(|details| details.error).unwrap_or_default();
+            let fatal = error.is_fatal();
             let code = error.code.unwrap_or_else(|| "unknown".to_owned());
             out.push(Action::Fault { code, context: "response" });
+            // The caller waits for it, and OpenAI does not try again.
+            match RETRY_AFTER_MS.get(self.failures).filter(|_| !fatal) {
+                Some(after) => self.retry_at = Some(now + after),
+                None => return self.end(now, EndReason::ModelLost, out),
+            }
+            self.failures += 1;
+        } else {
+            self.failures = 0;
+            self.greeting = None;
         }
         if let Some(event_id) = self.responses.done(&done.id) {
+            self.retry_at = None;
             out.push(Action::ToModel(openai::create_response(&event_id, None)));
         }
     }

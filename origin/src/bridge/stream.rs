@@ -35,6 +35,8 @@ use crate::tools::{self, Invocation};
 
 /// A stream that does not start within this time is closed.
 const START_LIMIT: Duration = Duration::from_secs(5);
+/// How long a stream waits for the records of the one before it. The caller hears nothing meanwhile.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a stream is not let in.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +148,12 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     }
     let agent = store::agents::by_id(&mut conn, grant.agent_id).await?.ok_or(Refused::NoAgent)?;
     let tools = store::tools::of_agent(&mut conn, agent.id).await?;
-    let call = pin(&mut conn, &agent, &grant).await?;
+    let mut call = pin(&mut conn, &agent, &grant).await?;
+    if call.resumes > 0 {
+        // What the stream before has told is written, as long as the database keeps up. It is what is replayed.
+        let _ = timeout(FLUSH_LIMIT, app.recorder.flush()).await;
+        call = store::calls::by_call_sid(&mut conn, &call_sid).await?.ok_or(Refused::NotOurs)?;
+    }
     let past = transcript_items::of_call(&mut conn, call.id).await?;
     drop(conn);
 
@@ -162,6 +169,8 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
         session_update: session::update(&agent, settings, &callable),
         greeting: if past.is_empty() { agent.greeting.clone() } else { None },
         replay,
+        // The caller spoke last, or the agent did not finish.
+        owes_turn: past.last().is_some_and(|last| last.role == Speaker::Caller || last.interrupted),
         next_position: past.last().map_or(0, |item| u32::try_from(item.position).unwrap_or(0) + 1),
     };
     let model = settings.model.clone().unwrap_or_else(|| openai.model.clone());

@@ -24,6 +24,7 @@ impl Script {
             session_update: r#"{"type":"session.update"}"#.into(),
             greeting: greeting.map(str::to_owned),
             replay: Vec::new(),
+            owes_turn: false,
             next_position: 0,
         };
         let mut script = Self { call: Call::new(setup, 0), now: 0, out: Vec::new() };
@@ -290,16 +291,76 @@ fn harmless_errors_never_end_a_call() {
     assert_eq!(script.take().last(), Some(&Action::End(EndReason::ModelLost)));
 }
 
+fn failed(id: &str, code: &str) -> Value {
+    json!({"type": "response.done", "response": {"id": id, "status": "failed",
+        "status_details": {"error": {"code": code, "message": ""}}, "usage": {"total_tokens": 3}}})
+}
+
 #[test]
-fn a_failed_response_is_noticed() {
+fn a_failed_response_is_asked_for_again_and_a_spoiled_session_given_up() {
     let mut script = Script::talking();
+    for (round, after) in RETRY_AFTER_MS.into_iter().enumerate() {
+        script.model(&created(&format!("r{round}")));
+        script.model(&failed(&format!("r{round}"), "server_error"));
+        let fault = Action::Fault { code: "server_error".into(), context: "response" };
+        assert_eq!(script.take(), [Action::Usage(json!({"total_tokens": 3})), fault]);
+        assert_eq!(script.call.deadline(), Some(script.now + after));
+        script.now += after;
+        script.input(Input::Tick);
+        assert_eq!(script.sent_to_model()[0]["type"], "response.create");
+        assert_eq!(script.call.deadline(), None);
+    }
+    script.model(&created("last"));
+    script.model(&failed("last", "server_error"));
+    assert_eq!(script.take().last(), Some(&Action::End(EndReason::ModelLost)));
+}
+
+#[test]
+fn after_a_success_failures_count_anew_and_the_caller_makes_a_retry_needless() {
+    let mut script = Script::talking();
+    for round in 0..4 {
+        script.model(&created("bad"));
+        script.model(&failed("bad", "rate_limit_exceeded"));
+        if round % 2 == 0 {
+            script.model(&speech_started());
+        } else {
+            script.model(&created("vad"));
+        }
+        assert_eq!(script.call.deadline(), None);
+        script.model(&created("good"));
+        script.model(&done("good", "completed"));
+    }
+    assert!(script.sent_to_model().is_empty());
+    script.model(&created("bad"));
+    script.model(&failed("bad", "insufficient_quota"));
+    assert_eq!(script.take().last(), Some(&Action::End(EndReason::ModelLost)), "no second try would do better");
+}
+
+#[test]
+fn a_greeting_that_failed_is_said_again_as_a_greeting() {
+    let mut script = Script::opening(Some("Good morning."));
+    script.model(&confirmed("audio/pcmu"));
     script.model(&created("r1"));
-    script.model(&json!({"type": "response.done", "response": {"id": "r1", "status": "failed",
-        "status_details": {"error": {"code": "server_error", "message": ""}}, "usage": {"total_tokens": 3}}}));
-    assert_eq!(
-        script.take(),
-        [Action::Usage(json!({"total_tokens": 3})), Action::Fault { code: "server_error".into(), context: "response" }]
-    );
+    script.model(&failed("r1", "server_error"));
+    script.take();
+    script.now += RETRY_AFTER_MS[0];
+    script.input(Input::Tick);
+    let sent = script.sent_to_model();
+    assert!(sent[0]["response"]["instructions"].as_str().unwrap().ends_with("Good morning."));
+}
+
+#[test]
+fn a_turn_that_was_owed_is_taken() {
+    for owes_turn in [true, false] {
+        let mut script = Script::opening(None);
+        script.call.owes_turn = owes_turn;
+        script.call.replay = vec![r#"{"type":"conversation.item.create"}"#.into()];
+        script.model(&confirmed("audio/pcmu"));
+        let sent = script.sent_to_model();
+        let kinds: Vec<_> = sent.iter().map(|event| event["type"].as_str().unwrap()).collect();
+        let expected: &[&str] = &["conversation.item.create", "response.create"];
+        assert_eq!(kinds, expected[..=usize::from(owes_turn)]);
+    }
 }
 
 #[test]
