@@ -30,6 +30,8 @@ pub struct Incoming<'a> {
     pub webhook: &'a CallWebhook,
     /// Public URL, without a path, of the server that Twilio asked.
     pub base: &'a str,
+    /// How often the caller was asked to wait for this answer, counted from 1.
+    pub attempt: u32,
 }
 
 /// Everything that the database says about a number.

@@ -21,32 +21,40 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "Send Content-Type: application/json.",
-            ));
-        }
-        let body = Bytes::from_request(request, app).await.map_err(|rejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large.")
-            } else {
-                Problem::invalid("The body could not be read.")
-            }
-        })?;
+        require_media_type(request.headers(), "application/json")?;
+        let body = body(request, app).await?;
         serde_json::from_slice(&body)
             .map(Self)
             .map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    headers
+/// The body's bytes, as many as the route takes.
+pub async fn body(request: Request, app: &Arc<App>) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, app).await.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large.")
+        } else {
+            Problem::invalid("The body could not be read.")
+        }
+    })
+}
+
+/// Refuses a request whose body is of another type.
+pub fn require_media_type(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
+    let is_it = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
-        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case(expected));
+    if is_it {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        format!("Send Content-Type: {expected}."),
+    ))
 }
 
 /// The query. Its type should refuse unknown parameters.

@@ -10,6 +10,7 @@ pub mod vapi;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::post;
 use shared::twilio::answer::path;
@@ -17,14 +18,23 @@ use shared::twilio::answer::path;
 use crate::App;
 use crate::http::problem::Problem;
 
+/// As at the edge: a Twilio webhook is a few kilobytes.
+const MAX_FORM_BYTES: usize = 1024 * 1024;
+/// As at the edge: Vapi repeats the whole conversation several times in a report.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
 /// The webhook routes.
 pub fn router() -> Router<Arc<App>> {
-    Router::new()
+    let twilio = Router::new()
         .route(path::VOICE, post(twilio::voice))
         .route(path::RESUME, post(twilio::resume))
         .route(path::STATUS, post(twilio::status))
         .route(path::STREAM_STATUS, post(twilio::stream_status))
+        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES));
+    let vapi = Router::new()
         .route(shared::vapi::WEBHOOK_PATH, post(vapi::webhook))
+        .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES));
+    twilio.merge(vapi)
 }
 
 /// Neither the provider nor the edge signed the request.

@@ -1,5 +1,9 @@
 //! Who sent a webhook.
 
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, Method, Uri};
 use secrecy::ExposeSecret as _;
 use shared::hop::{self, SignedRequest};
@@ -10,6 +14,8 @@ use shared::vapi::auth::Credentials;
 use crate::App;
 use crate::answering::unix_now;
 use crate::config::exposed;
+use crate::http::extract;
+use crate::http::problem::Problem;
 
 /// A verified sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,21 +27,31 @@ pub enum Sender {
 }
 
 /// The request as it came in.
-#[derive(Clone, Copy, Debug)]
-pub struct Received<'a> {
+#[derive(Debug)]
+pub struct Received {
     /// Its method.
-    pub method: &'a Method,
+    pub method: Method,
     /// Its path and query.
-    pub uri: &'a Uri,
+    pub uri: Uri,
     /// Its headers.
-    pub headers: &'a HeaderMap,
+    pub headers: HeaderMap,
     /// Its raw body.
-    pub body: &'a [u8],
+    pub body: Bytes,
 }
 
-impl<'a> Received<'a> {
+impl FromRequest<Arc<App>> for Received {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
+        let body = extract::body(request, app).await?;
+        Ok(Self { method, uri, headers, body })
+    }
+}
+
+impl Received {
     /// A header that is text.
-    pub fn header(&self, name: &str) -> Option<&'a str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
@@ -45,14 +61,14 @@ impl<'a> Received<'a> {
         told.map_or_else(computed, |id| hop::delivery(id.to_owned()))
     }
 
-    fn path_and_query(&self) -> &'a str {
+    fn path_and_query(&self) -> &str {
         self.uri.path_and_query().map_or("/", |text| text.as_str())
     }
 
     fn is_from_edge(&self, app: &App) -> bool {
         let Some(header) = self.header(hop::SIGNATURE_HEADER) else { return false };
         let request =
-            SignedRequest { method: self.method.as_str(), path_and_query: self.path_and_query(), body: self.body };
+            SignedRequest { method: self.method.as_str(), path_and_query: self.path_and_query(), body: &self.body };
         hop::verify(app.config.edge_origin_secret.expose_secret(), unix_now(), header, request).is_ok()
     }
 
@@ -84,7 +100,7 @@ impl<'a> Received<'a> {
             signature: self.header("x-signature"),
             timestamp: self.header("x-timestamp"),
         };
-        shared::vapi::auth::verify(&exposed(&config.server_secrets), unix_now(), credentials, self.body)
+        shared::vapi::auth::verify(&exposed(&config.server_secrets), unix_now(), credentials, &self.body)
             .then_some(Sender::Provider)
     }
 }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use shared::SystemType;
 use shared::twilio::answer::{self, path};
@@ -17,6 +16,7 @@ use time::OffsetDateTime;
 use super::invalid_signature;
 use super::sender::{Received, Sender};
 use crate::answering::{self, Incoming};
+use crate::http::extract::require_media_type;
 use crate::http::problem::Problem;
 use crate::inbox::{self, Delivery, Source, State as Became};
 use crate::store::StoreError;
@@ -27,12 +27,13 @@ struct Webhook<'a> {
     form: Form<'a>,
     facts: CallWebhook,
     sender: Sender,
-    received: Received<'a>,
+    received: &'a Received,
 }
 
-fn verify<'a>(app: &App, received: Received<'a>) -> Result<Webhook<'a>, Problem> {
+fn verify<'a>(app: &App, received: &'a Received) -> Result<Webhook<'a>, Problem> {
+    require_media_type(&received.headers, "application/x-www-form-urlencoded")?;
     let form =
-        Form::parse(received.body).map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))?;
+        Form::parse(&received.body).map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))?;
     let sender = received.twilio_sender(app, &form).ok_or_else(|| invalid_signature(StatusCode::FORBIDDEN))?;
     let facts =
         CallWebhook::from_form(&form).map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))?;
@@ -52,7 +53,7 @@ impl Webhook<'_> {
             id,
             source: Source::Twilio,
             kind: self.received.uri.path(),
-            body: self.received.body,
+            body: &self.received.body,
             call_sid: Some(&self.facts.call_sid),
             vapi_call_id: None,
         };
@@ -69,42 +70,28 @@ impl Webhook<'_> {
 }
 
 /// `POST /twilio/voice`
-pub async fn voice(
-    State(app): State<Arc<App>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let webhook = verify(&app, Received { method: &method, uri: &uri, headers: &headers, body: &body })?;
+pub async fn voice(State(app): State<Arc<App>>, received: Received) -> Result<Response, Problem> {
+    let webhook = verify(&app, &received)?;
     let base = webhook.base(&app);
-    let answered = answering::voice(&app, &Incoming { webhook: &webhook.facts, base: &base }).await;
-    Ok(twiml_or_hold(answered, &webhook, &base, path::VOICE, &uri))
+    let attempt = answer::attempt(received.uri.query().unwrap_or_default());
+    let incoming = Incoming { webhook: &webhook.facts, base: &base, attempt };
+    let answered = answering::voice(&app, &incoming).await;
+    Ok(twiml_or_hold(answered, &incoming, path::VOICE))
 }
 
 /// `POST /twilio/resume`
-pub async fn resume(
-    State(app): State<Arc<App>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let webhook = verify(&app, Received { method: &method, uri: &uri, headers: &headers, body: &body })?;
+pub async fn resume(State(app): State<Arc<App>>, received: Received) -> Result<Response, Problem> {
+    let webhook = verify(&app, &received)?;
     let base = webhook.base(&app);
-    let answered = answering::resume(&app, &Incoming { webhook: &webhook.facts, base: &base }).await;
-    Ok(twiml_or_hold(answered, &webhook, &base, path::RESUME, &uri))
+    let attempt = answer::attempt(received.uri.query().unwrap_or_default());
+    let incoming = Incoming { webhook: &webhook.facts, base: &base, attempt };
+    let answered = answering::resume(&app, &incoming).await;
+    Ok(twiml_or_hold(answered, &incoming, path::RESUME))
 }
 
 /// `POST /twilio/status`
-pub async fn status(
-    State(app): State<Arc<App>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<StatusCode, Problem> {
-    let webhook = verify(&app, Received { method: &method, uri: &uri, headers: &headers, body: &body })?;
+pub async fn status(State(app): State<Arc<App>>, received: Received) -> Result<StatusCode, Problem> {
+    let webhook = verify(&app, &received)?;
     let id = webhook.delivery();
     if let Some(mut entry) = webhook.open(&app, &id).await? {
         let became = note_status(&mut entry, &webhook.facts).await?;
@@ -114,14 +101,8 @@ pub async fn status(
 }
 
 /// `POST /twilio/stream-status`
-pub async fn stream_status(
-    State(app): State<Arc<App>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<StatusCode, Problem> {
-    let webhook = verify(&app, Received { method: &method, uri: &uri, headers: &headers, body: &body })?;
+pub async fn stream_status(State(app): State<Arc<App>>, received: Received) -> Result<StatusCode, Problem> {
+    let webhook = verify(&app, &received)?;
     let id = webhook.delivery();
     let Some(mut entry) = webhook.open(&app, &id).await? else { return Ok(StatusCode::NO_CONTENT) };
     let call_sid = &webhook.facts.call_sid;
@@ -157,17 +138,11 @@ async fn note_status(conn: &mut PgConnection, facts: &CallWebhook) -> Result<Bec
 }
 
 /// While the database is away the caller is asked to wait: Twilio must get TwiML.
-fn twiml_or_hold(
-    answered: Result<String, StoreError>,
-    webhook: &Webhook<'_>,
-    base: &str,
-    path: &str,
-    uri: &Uri,
-) -> Response {
+fn twiml_or_hold(answered: Result<String, StoreError>, incoming: &Incoming<'_>, path: &str) -> Response {
     let twiml = answered.unwrap_or_else(|error| {
-        let call_sid = &webhook.facts.call_sid;
+        let call_sid = &incoming.webhook.call_sid;
         tracing::error!(%call_sid, error = &error as &dyn std::error::Error, "the call is put on hold");
-        answer::hold(base, path, answer::attempt(uri.query().unwrap_or_default()))
+        answer::hold(incoming.base, path, incoming.attempt)
     });
     ([(CONTENT_TYPE, "text/xml; charset=utf-8")], twiml).into_response()
 }
