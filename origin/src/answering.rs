@@ -44,7 +44,7 @@ struct Known {
 /// Answers an incoming call.
 pub async fn voice(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreError> {
     let known = match &incoming.webhook.to {
-        Some(number) => find(app, number).await?,
+        Some(number) => find(app, number, &incoming.webhook.call_sid).await?,
         None => None,
     };
     let decision = decide_voice(Lookup::Truth(known.as_ref().map(|known| &known.route)));
@@ -53,7 +53,7 @@ pub async fn voice(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreEr
     match (decision, known) {
         (VoiceDecision::Bridge { agent_id }, Some(known)) => {
             begin(app, incoming, &known, SystemType::OpenaiRealtime).await?;
-            Ok(bridge(app, incoming.base, call_sid.clone(), agent_id))
+            Ok(bridge(app, incoming.base, call_sid.clone(), agent_id, 0))
         }
         (VoiceDecision::BypassToVapi { .. }, Some(known)) => bypass(app, incoming, &known).await,
         (VoiceDecision::RedirectToVapi { .. }, Some(known)) => {
@@ -82,19 +82,24 @@ pub async fn resume(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreE
         // No stream was let in: the call has not begun on any system yet.
         None => voice(app, incoming).await,
         Some(call) if call.ended_at.is_some() => Ok(answer::hang_up()),
-        Some(call) if call.system_type == SystemType::Vapi => Ok(answer::hang_up()),
+        // The edge, with a replica of another time, has bridged a call that had begun at Vapi.
+        Some(call) if call.system_type == SystemType::Vapi => voice(app, incoming).await,
         Some(call) => take_up(app, incoming, &call).await,
     }
 }
 
-/// Gives a live call a new stream, unless streams keep failing.
+/// Gives a live call a new stream, unless streams keep failing. What fails again may need more than a moment, so from
+/// then on the caller is asked to wait each time.
 async fn take_up(app: &App, incoming: &Incoming<'_>, call: &Call) -> Result<String, StoreError> {
+    if (1..MAX_RESUMES).contains(&call.resumes) && incoming.attempt == 1 {
+        return Ok(answer::hold(incoming.base, answer::path::RESUME, incoming.attempt));
+    }
     let mut conn = app.db.acquire().await?;
     let resumes = store::calls::resumed(&mut conn, call.id).await?;
     let call_sid = &incoming.webhook.call_sid;
     if resumes <= MAX_RESUMES {
         tracing::warn!(%call_sid, resumes, "call lost its stream and is taken up again");
-        return Ok(bridge(app, incoming.base, call_sid.clone(), call.agent_id));
+        return Ok(bridge(app, incoming.base, call_sid.clone(), call.agent_id, resumes));
     }
     tracing::error!(%call_sid, resumes, reason = "stream_failed", "call given up");
     store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), "stream_failed").await?;
@@ -134,8 +139,11 @@ async fn vapi_call(app: &App, incoming: &Incoming<'_>, known: &Known, call: &Cal
     vapi::create_bypass_call(&app.http, config, number_id, assistant, incoming.webhook.from.as_ref()).await
 }
 
-fn bridge(app: &App, base: &str, call_sid: CallSid, agent_id: AgentId) -> String {
-    let token = StreamGrant::new(call_sid, agent_id, unix_now()).mint(app.config.edge_origin_secret.expose_secret());
+/// A token is good for one stream and known by its second: a call that is taken up again within the same one needs
+/// another, so each time counts as a second.
+fn bridge(app: &App, base: &str, call_sid: CallSid, agent_id: AgentId, resumes: i32) -> String {
+    let now = unix_now() + u64::try_from(resumes).unwrap_or(0);
+    let token = StreamGrant::new(call_sid, agent_id, now).mint(app.config.edge_origin_secret.expose_secret());
     answer::bridge(app.config.media_url.as_str(), base, token)
 }
 
@@ -167,11 +175,17 @@ async fn rejected(app: &App, incoming: &Incoming<'_>, known: &Known, reason: &st
     store::events::append(&mut *app.db.acquire().await?, &event).await
 }
 
-async fn find(app: &App, number: &E164) -> Result<Option<Known>, StoreError> {
+/// What the database says about a number, and about the call: one that has begun stays on its system, as if agent and
+/// number had never left it.
+async fn find(app: &App, number: &E164, call_sid: &CallSid) -> Result<Option<Known>, StoreError> {
     let mut conn = app.db.acquire().await?;
-    let Some(route) = store::routes::number(&mut conn, number).await? else { return Ok(None) };
+    let Some(mut route) = store::routes::number(&mut conn, number).await? else { return Ok(None) };
     let Some(number) = store::numbers::by_number(&mut conn, number).await? else { return Ok(None) };
     let Some(agent) = store::agents::by_id(&mut conn, route.agent_id).await? else { return Ok(None) };
+    if let Some(call) = store::calls::by_call_sid(&mut conn, call_sid).await? {
+        route.agent_system_type = call.system_type;
+        route.number_system_type = call.system_type;
+    }
     Ok(Some(Known { route, agent, number }))
 }
 
