@@ -1,0 +1,25 @@
+//! The whole system as a black box: real calls of a simulated Twilio through the Worker in workerd and the origin, with
+//! Postgres, OpenAI and Vapi behind them. Nothing is looked at but HTTP answers, sockets, records and rows.
+//!
+//! A stack takes seconds to start, so each test starts one and plays many scenes in it.
+
+#[path = "system/audio.rs"]
+mod audio;
+#[path = "system/bridged.rs"]
+mod bridged;
+#[path = "system/decisions.rs"]
+mod decisions;
+#[path = "system/handover.rs"]
+mod handover;
+#[path = "system/input.rs"]
+mod input;
+#[path = "system/loss.rs"]
+mod loss;
+#[path = "system/switching.rs"]
+mod switching;
+#[path = "system/tokens.rs"]
+mod tokens;
+#[path = "system/tools.rs"]
+mod tools;
+#[path = "system/world.rs"]
+mod world;
