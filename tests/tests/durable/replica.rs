@@ -7,8 +7,9 @@ use origin::replication::check;
 use origin::{jobs, replication};
 use serde_json::{Value, json};
 use tests::cloudflare::{Fault, KvApi, KvApiOptions};
+use tests::stack::edge::{Edge, EdgeOptions, KV_NAMESPACE_ID};
 
-use crate::world::{ASSISTANT, NUMBER, World, eventually, patient_kv};
+use crate::world::{ASSISTANT, NUMBER, SECRET, World, eventually, patient_kv};
 
 fn number_key() -> String {
     format!("number:{NUMBER}")
@@ -188,6 +189,38 @@ async fn the_lag_is_the_age_of_the_oldest_change() {
 }
 
 #[tokio::test]
+async fn the_workers_own_store_is_checked_alike() {
+    let text = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let vars = text(&[
+        ("ORIGIN_URL", "http://127.0.0.1:1"),
+        ("MEDIA_URL", "wss://origin.tandem.test/media-stream"),
+        ("EDGE_URL", "https://edge.tandem.test"),
+        ("VAPI_API_URL", "http://127.0.0.1:1"),
+    ]);
+    let secrets =
+        text(&[("TWILIO_AUTH_TOKEN", "token"), ("VAPI_SERVER_SECRET", "secret"), ("EDGE_ORIGIN_SECRET", SECRET)]);
+    let edge = Edge::start(EdgeOptions { vars, secrets, port: None }).await.expect("a Worker");
+    let options = KvApiOptions::new("account", "token", KV_NAMESPACE_ID);
+    let options = KvApiOptions { upstream: Some(edge.kv_api_url()), write_interval: Duration::ZERO, ..options };
+    let kv = KvApi::start(options).await.expect("a store");
+    let world = World::with_kv(&kv).await;
+    world.replicate().await;
+    age(&world).await;
+    assert!(check::check(&world.app.db, &world.kv()).await.expect("a check").is_clean());
+
+    world.kv().delete(&[assistant_key()]).await.expect("a deletion");
+    put(&world, &number_key(), &json!({ "revision": 1 }), Value::Null).await;
+    let findings = check::repair(&world.app.db, &world.kv()).await.expect("a repair");
+    assert_eq!((findings.missing, findings.stale), (vec![assistant_key()], vec![number_key()]));
+    world.replicate().await;
+
+    age(&world).await;
+    let findings = check::check(&world.app.db, &world.kv()).await.expect("a check");
+    assert!(findings.is_clean() && findings.pending == 0, "{findings:?}");
+    edge.stop().await.expect("it ends");
+}
+
+#[tokio::test]
 async fn ten_thousand_numbers_in_one_sweep() {
     let kv = KvApi::start(KvApiOptions::new("account", "token", "routes")).await.expect("a store");
     let world = World::with_kv(&kv).await;
@@ -246,6 +279,13 @@ async fn two_runs_that_cross_trust_nothing() {
 
     replica::record(&mut conn, one, &stale).await.expect("a record");
     assert_eq!(routes::stale(&mut conn, 10).await.expect("the routes"), stale, "who came last is not known");
+
+    // The same when the one without the claim is first to tell: the other's value may be gone.
+    replica::claim(&mut conn, one, &keys).await.expect("a claim");
+    replica::claim(&mut conn, other, &keys).await.expect("a claim");
+    replica::record(&mut conn, one, &stale).await.expect("a record");
+    replica::record(&mut conn, other, &stale).await.expect("a record");
+    assert_eq!(routes::stale(&mut conn, 10).await.expect("the routes"), stale);
 
     // One deletes what the other writes.
     replica::claim(&mut conn, one, &keys).await.expect("a claim");
