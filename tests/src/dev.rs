@@ -17,7 +17,7 @@ pub async fn run() -> anyhow::Result<()> {
         RealtimeOptions { replies: says.map(|name| Reply::speech(clip(name))).into(), ..RealtimeOptions::default() };
     // Ctrl-C means now, also for whoever is on the phone.
     let origin_env = vec![("DRAIN_TIMEOUT_SECONDS".to_owned(), "1".to_owned())];
-    let options = Options { openai, openai_api_key, origin_env, clips: Some(find_clip) };
+    let options = Options { openai, openai_api_key, origin_env, clips: Some(find_clip), ..Options::default() };
     let mut tandem = Tandem::start(options).await?;
     print(&tandem, real);
 

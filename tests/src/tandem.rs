@@ -54,6 +54,10 @@ pub struct Options {
     pub origin_env: Vec<(String, String)>,
     /// Finds the clips of the control endpoint for people.
     pub clips: Option<crate::twilio::ClipLoader>,
+    /// A Postgres of its own even where `DATABASE_URL` names one: one that may be killed.
+    pub own_postgres: bool,
+    /// The edge's queue refuses every message.
+    pub queue_refuses: bool,
 }
 
 /// The demonstration's project, as `tandem seed --json` prints it.
@@ -118,7 +122,8 @@ impl Tandem {
         let origin_port = ports::for_child()?;
         let link = Link::start(([127, 0, 0, 1], origin_port).into()).await?;
         let database = async {
-            let postgres = Postgres::from_environment().await?;
+            let postgres =
+                if options.own_postgres { Postgres::start().await? } else { Postgres::from_environment().await? };
             let url = postgres.create_database("tandem").await?;
             anyhow::Ok((postgres, url))
         };
@@ -128,7 +133,7 @@ impl Tandem {
         };
         let vapi = Vapi::start(vapi_options).await?;
         let ((postgres, database_url), edge) =
-            tokio::try_join!(database, async { anyhow::Ok(start_edge(&link, &vapi).await?) })?;
+            tokio::try_join!(database, async { anyhow::Ok(start_edge(&link, &vapi, options.queue_refuses).await?) })?;
 
         let twilio_options = TwilioOptions {
             clips: options.clips.unwrap_or(TwilioOptions::new("", "", Hosts::default()).clips),
@@ -286,9 +291,9 @@ impl Tandem {
     }
 }
 
-async fn start_edge(link: &Link, vapi: &Vapi) -> std::io::Result<Edge> {
+async fn start_edge(link: &Link, vapi: &Vapi, queue_refuses: bool) -> std::io::Result<Edge> {
     let text = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    Edge::start(EdgeOptions {
+    let options = EdgeOptions {
         vars: text(&[
             ("ORIGIN_URL", &link.base_url()),
             ("MEDIA_URL", MEDIA_URL),
@@ -301,8 +306,8 @@ async fn start_edge(link: &Link, vapi: &Vapi) -> std::io::Result<Edge> {
             ("EDGE_ORIGIN_SECRET", EDGE_ORIGIN_SECRET),
         ]),
         port: None,
-    })
-    .await
+    };
+    if queue_refuses { Edge::start_refusing(options).await } else { Edge::start(options).await }
 }
 
 /// The demonstration's assistant and number, as they are at Vapi; gives their ids.

@@ -4,6 +4,8 @@
 //! Settings come from the repository's `wrangler.toml`; addresses and secrets are given
 //! at the start and live in a scratch directory.
 
+mod configuration;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::configuration::Variant;
 use super::process::{POLL, Plan, Process};
 use super::scratch::Scratch;
 use super::{npm, ports, root};
@@ -59,15 +62,20 @@ pub struct Edge {
 impl Edge {
     /// Builds the Worker if its sources have changed, starts it, and waits until it answers.
     pub async fn start(options: EdgeOptions) -> io::Result<Self> {
-        Self::start_from(options, None).await
+        Self::start_from(options, Variant::AsDeployed).await
     }
 
     /// The same, but its queues give a message up after so many retries: the configured ones take a day.
     pub async fn start_impatient(options: EdgeOptions, max_retries: u32) -> io::Result<Self> {
-        Self::start_from(options, Some(max_retries)).await
+        Self::start_from(options, Variant::Impatient { max_retries }).await
     }
 
-    async fn start_from(options: EdgeOptions, max_retries: Option<u32>) -> io::Result<Self> {
+    /// The same, but its queue refuses every message, as a real one may for a while.
+    pub async fn start_refusing(options: EdgeOptions) -> io::Result<Self> {
+        Self::start_from(options, Variant::Refusing).await
+    }
+
+    async fn start_from(options: EdgeOptions, variant: Variant) -> io::Result<Self> {
         build().await?;
         let port = options.port.map_or_else(ports::for_child, Ok)?;
         let scratch = Scratch::new("edge")?;
@@ -80,10 +88,7 @@ impl Edge {
             remove: Some(scratch.path()),
         };
         let mut command = command(&scratch, port, &options)?;
-        if let Some(max_retries) = max_retries {
-            let config = scratch.join("wrangler.toml");
-            let original = fs::read_to_string(root().join("wrangler.toml"))?;
-            fs::write(&config, impatient(&original, max_retries))?;
+        if let Some(config) = configuration::write(variant, &scratch)? {
             command.arg("--config").arg(config);
         }
         let process = Process::spawn(command, &plan)?;
@@ -179,29 +184,6 @@ fn command(scratch: &Scratch, port: u16, options: &EdgeOptions) -> io::Result<Co
     Ok(command)
 }
 
-/// The configuration with another number of retries. It lies elsewhere, so its paths are absolute; and it builds
-/// nothing, which has been done.
-fn impatient(config: &str, max_retries: u32) -> String {
-    let mut building = false;
-    let mut changed = Vec::new();
-    for line in config.lines() {
-        if line.starts_with('[') {
-            building = line == "[build]";
-        }
-        if building {
-            continue;
-        }
-        changed.push(if line.starts_with("max_retries = ") {
-            format!("max_retries = {max_retries}\n")
-        } else if let Some(path) = line.strip_prefix("main = ") {
-            format!("main = \"{}\"\n", root().join(path.trim_matches('"')).display())
-        } else {
-            format!("{line}\n")
-        });
-    }
-    changed.concat()
-}
-
 /// The system's Node if it is recent enough, else the one from npm.
 fn node() -> io::Result<PathBuf> {
     let version = Command::new("node").arg("--version").output().ok();
@@ -261,14 +243,5 @@ mod tests {
         assert_eq!(node_version(""), None);
         assert!(node_version("v20.20.2").expect("a version") < NODE);
         assert!(node_version("v22.12.0").expect("a version") >= NODE);
-    }
-
-    #[test]
-    fn an_impatient_configuration_differs_in_its_retries_only() {
-        let original = fs::read_to_string(root().join("wrangler.toml")).expect("it is there");
-        let changed = impatient(&original, 1);
-        assert!(changed.contains("max_retries = 1\n") && !changed.contains("max_retries = 100"), "{changed}");
-        assert!(changed.contains("\nmain = \"/") && !changed.contains("[build]"), "{changed}");
-        assert!(changed.contains("dead_letter_queue = "), "{changed}");
     }
 }

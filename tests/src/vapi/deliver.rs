@@ -56,7 +56,7 @@ pub struct Backoff {
 impl Backoff {
     /// The pause before retry number `retry`, counted from 0; `None` when the first `status` (0: no answer) or
     /// the number of retries makes the failure final.
-    fn pause(&self, retry: u32, status: u16) -> Option<Duration> {
+    pub fn pause(&self, retry: u32, status: u16) -> Option<Duration> {
         if retry >= self.max_retries || self.excluded.contains(&status) {
             return None;
         }
