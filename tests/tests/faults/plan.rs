@@ -74,8 +74,8 @@ const REASONS: [&str; 4] =
     ["customer-ended-call", "assistant-ended-call", "silence-timed-out", "exceeded-max-duration"];
 const FAULTS: [Broken; 6] =
     [Broken::Origin, Broken::Origin, Broken::Postgres, Broken::Origin, Broken::Origin, Broken::Origin];
-/// With Postgres away the origin lets each request wait, so few are enough.
-const POSTGRES_OUTAGE: usize = 16;
+/// Requests until Postgres is started again: three for each sender, as the origin lets each wait for seconds.
+const POSTGRES_OUTAGE: usize = 48;
 /// One in so many events is sent twice.
 const TWICE: u64 = 10;
 /// Places in the order are told in thousandths of an event.
