@@ -214,6 +214,7 @@ impl RawMessage {
             }
             _ => {
                 fact(&self.timestamp.to_string());
+                fact(self.status.as_deref().unwrap_or_default());
                 fact(self.role.as_deref().unwrap_or_default());
                 fact(self.transcript_type.as_deref().unwrap_or_default());
                 fact(&self.transcript.as_ref().map(Value::to_string).unwrap_or_default());
@@ -383,6 +384,9 @@ mod tests {
         assert_eq!(parse(&report("a?sig=1")).delivery_id, parse(&report("a?sig=2")).delivery_id);
         let status = |status: &str| json!({"type": "status-update", "status": status, "call": {"id": "c"}});
         assert_ne!(parse(&status("ringing")).delivery_id, parse(&status("ended")).delivery_id);
+        let speech =
+            |status: &str| json!({"type": "speech-update", "status": status, "call": {"id": "c"}, "timestamp": 1});
+        assert_ne!(parse(&speech("started")).delivery_id, parse(&speech("stopped")).delivery_id);
         let hook = |at: i64| {
             json!({"type": "tool-calls", "call": {"id": "c"}, "timestamp": at,
             "toolCallList": [{"id": HOOK_TOOL_CALL_ID, "function": {"name": "f", "arguments": {}}}]})
