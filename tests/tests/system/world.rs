@@ -253,7 +253,8 @@ impl World {
     /// How many rows the tables have that webhooks may write to.
     pub(crate) async fn rows(&self) -> i64 {
         let count = "select (select count(*) from calls) + (select count(*) from event_log)
-                          + (select count(*) from transcript_items) + (select count(*) from used_stream_tokens)";
+                          + (select count(*) from transcript_items) + (select count(*) from used_stream_tokens)
+                          + (select count(*) from webhook_inbox) + (select count(*) from tool_runs)";
         sqlx::query_scalar(count).fetch_one(&self.db).await.expect("the tables are there")
     }
 }
