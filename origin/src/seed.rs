@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use crate::config::Systems;
 use crate::replication;
-use crate::store::agents::realtime::{NoiseReduction, RealtimeSettings, Transcription, TurnDetection};
+use crate::store::agents::realtime::{CallRules, NoiseReduction, RealtimeSettings, Transcription, TurnDetection};
 use crate::store::agents::{self, NewAgent};
 use crate::store::events::Actor;
 use crate::store::numbers::{self, NewNumber};
@@ -157,6 +157,11 @@ fn realtime(voice: &str) -> RealtimeSettings {
         speed: 1.0,
         turn_detection: TurnDetection::default(),
         noise_reduction: Some(NoiseReduction::NearField),
-        transcription: Some(Transcription { model: "gpt-transcribe".to_owned(), language: Some("en".to_owned()) }),
+        transcription: Some(Transcription {
+            model: "gpt-transcribe".to_owned(),
+            language: Some("en".to_owned()),
+            keywords: Vec::new(),
+        }),
+        call: CallRules::default(),
     }
 }

@@ -1,5 +1,7 @@
 //! Tools: functions that agents may call, the same ones on both systems.
 
+pub mod settings;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -73,9 +75,10 @@ impl fmt::Display for Builtin {
 /// The tools of an agent, in a fixed order: a stable list keeps the model's prompt cache.
 pub async fn of_agent(conn: &mut PgConnection, agent: AgentId) -> Result<Vec<Tool>> {
     let rows = sqlx::query!(
-        "select t.id, t.name, t.description, t.parameters, t.builtin, t.target_url, t.secret, t.timeout_ms
-         from agent_tools at join tools t on t.id = at.tool_id
-         where at.agent_id = $1 order by t.name",
+        r#"select t.id, coalesce(t.function_name, t.name) as "name!", t.description, t.parameters, t.builtin,
+                  t.target_url, t.secret, t.timeout_ms
+           from agent_tools at join tools t on t.id = at.tool_id
+           where at.agent_id = $1 order by 2"#,
         agent.0
     )
     .fetch_all(conn)

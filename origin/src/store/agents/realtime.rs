@@ -3,7 +3,11 @@
 //! The names are ours, the values OpenAI's. Turning this into a `session.update` is the bridge's business. Fields that
 //! a newer version wrote are ignored, so that an older one can still take calls.
 
+pub mod call;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::call::CallRules;
 
 /// An agent's settings on OpenAI Realtime.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +30,29 @@ pub struct RealtimeSettings {
     /// Transcription of the caller; `None`: off, and then a lost session cannot be rebuilt.
     #[serde(default)]
     pub transcription: Option<Transcription>,
+    /// What happens in a call beside the session.
+    #[serde(default, skip_serializing_if = "CallRules::is_empty")]
+    pub call: CallRules,
+}
+
+impl RealtimeSettings {
+    /// What is out of range, each with the field's name; none: OpenAI and the bridge can work with it.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.voice.trim().is_empty() {
+            faults.push("voice must be named".to_owned());
+        }
+        if !(0.25..=1.5).contains(&self.speed) {
+            faults.push("speed must be 0.25 to 1.5".to_owned());
+        }
+        if let TurnDetection::ServerVad { threshold, .. } = &self.turn_detection
+            && !(0.0..=1.0).contains(threshold)
+        {
+            faults.push("turnDetection.threshold must be 0 to 1".to_owned());
+        }
+        faults.extend(self.call.faults());
+        faults
+    }
 }
 
 fn normal_speed() -> f64 {
@@ -116,6 +143,9 @@ pub struct Transcription {
     /// ISO 639-1 code; `None`: detected.
     #[serde(default)]
     pub language: Option<String>,
+    /// Words that callers are likely to say, such as names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keywords: Vec<String>,
 }
 
 #[cfg(test)]
@@ -138,5 +168,15 @@ mod tests {
         let settings: RealtimeSettings = serde_json::from_str(text).unwrap();
         assert_eq!(settings.turn_detection, TurnDetection::SemanticVad { eagerness: Eagerness::High });
         assert_eq!(serde_json::to_value(settings).unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named() {
+        let text = r#"{"voice":" ","speed":2,"turnDetection":{"type":"server_vad","threshold":2},
+            "call":{"maxDurationSeconds":1}}"#;
+        let settings: RealtimeSettings = serde_json::from_str(text).unwrap();
+        assert_eq!(settings.faults().len(), 4, "{:?}", settings.faults());
+        let settings: RealtimeSettings = serde_json::from_str(r#"{"voice":"marin"}"#).unwrap();
+        assert_eq!(settings.faults(), [""; 0]);
     }
 }
