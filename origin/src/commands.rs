@@ -1,8 +1,9 @@
 //! The commands that look into a running Tandem and mend it. They need the environment of the server.
 //!
-//! Exit code 0: all is well; 1: something is not, or the command failed.
+//! Exit code 0: all is well; 1: something is not, or the command failed. `import` has more, see its help.
 
 pub(crate) mod dead_letters;
+pub(crate) mod import;
 pub(crate) mod replica;
 pub(crate) mod route;
 

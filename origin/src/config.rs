@@ -75,6 +75,17 @@ pub struct Vapi {
     pub api_url: Url,
 }
 
+/// Vapi's REST API alone, for commands that read from it.
+#[derive(Debug)]
+pub struct VapiApi {
+    /// `VAPI_API_KEY`.
+    pub api_key: SecretString,
+    /// `VAPI_API_URL`: default `https://api.vapi.ai`.
+    pub api_url: Url,
+    /// The hosts of `EDGE_URL` and `MEDIA_URL`, as far as these are set: Tandem itself.
+    pub own_hosts: Vec<String>,
+}
+
 /// Cloudflare's KV, the edge's store of routes.
 #[derive(Debug)]
 pub struct Cloudflare {
@@ -186,6 +197,20 @@ pub fn database_url() -> Result<SecretString, Faults> {
     let lookup = |name: &str| std::env::var(name).ok();
     let mut vars = Vars { lookup: &lookup, faults: BTreeSet::new() };
     vars.database_url().ok_or(Faults(vars.faults))
+}
+
+/// Vapi's REST API alone.
+pub fn vapi_api() -> Result<VapiApi, Faults> {
+    let lookup = |name: &str| std::env::var(name).ok();
+    let mut vars = Vars { lookup: &lookup, faults: BTreeSet::new() };
+    let api_url = vars.service_url("VAPI_API_URL", "https://api.vapi.ai");
+    let api_key = vars.required("VAPI_API_KEY");
+    let own = ["EDGE_URL", "MEDIA_URL"].into_iter().filter_map(|name| vars.optional(name));
+    let own_hosts = own.filter_map(|url| Some(Url::parse(&url).ok()?.host_str()?.to_owned())).collect();
+    match (api_key, api_url) {
+        (Some(api_key), Some(api_url)) => Ok(VapiApi { api_key: api_key.into(), api_url, own_hosts }),
+        _ => Err(Faults(vars.faults)),
+    }
 }
 
 impl LogFormat {

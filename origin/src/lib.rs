@@ -10,6 +10,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod explain;
 pub mod http;
+pub mod import;
 pub mod inbox;
 pub mod jobs;
 pub mod keys;

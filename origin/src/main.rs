@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::dead_letters::DeadLettersCommand;
+use crate::commands::import::ImportCommand;
 use crate::commands::replica::ReplicaCommand;
 use crate::commands::route::RouteCommand;
 
@@ -60,6 +61,9 @@ enum Command {
     /// List and replay events that could not be delivered.
     #[command(subcommand)]
     Deadletters(DeadLettersCommand),
+    /// Make agents of what another service holds.
+    #[command(subcommand)]
+    Import(ImportCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,6 +105,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Route(command) => return commands::route::run(command).await,
         Command::Replica(command) => return commands::replica::run(command).await,
         Command::Deadletters(command) => return commands::dead_letters::run(command).await,
+        Command::Import(command) => return commands::import::run(command).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ pub mod agents;
 pub mod api_keys;
 pub mod calls;
 pub mod events;
+pub mod imports;
 pub mod inbox;
 pub mod numbers;
 pub mod projects;

@@ -3,6 +3,8 @@
 //! A call created with `phoneCallProviderBypassEnabled` is not dialled by Vapi; the answer holds the TwiML that connects
 //! our Twilio call to the assistant. There is no idempotency key, so a request is never repeated here.
 
+pub mod assistants;
+
 use std::time::Duration;
 
 use reqwest::StatusCode;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -43,14 +43,18 @@ impl Origin {
 
     /// Runs a command of `tandem` to its end and gives what it printed.
     pub async fn command(args: &[&str], env: &[(String, String)]) -> io::Result<String> {
-        let mut command = tokio::process::Command::from(tandem(env)?);
-        let output = command.args(args).kill_on_drop(true).output().await?;
+        let output = Self::output(args, env).await?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
             let said = String::from_utf8_lossy(&output.stderr);
             Err(io::Error::other(format!("`tandem {}` failed: {said}", args.join(" "))))
         }
+    }
+
+    /// The same for commands that are meant to fail: gives the exit code and everything that was printed.
+    pub async fn output(args: &[&str], env: &[(String, String)]) -> io::Result<Output> {
+        tokio::process::Command::from(tandem(env)?).args(args).kill_on_drop(true).output().await
     }
 
     /// Starts it after it was killed or stopped, on the same port, and waits until it is ready.
