@@ -12,6 +12,7 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod scratch;
+pub mod workerd;
 
 use std::path::{Path, PathBuf};
 

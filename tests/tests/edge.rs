@@ -9,6 +9,8 @@ mod events;
 mod origin;
 #[path = "edge/refusals.rs"]
 mod refusals;
+#[path = "edge/survival.rs"]
+mod survival;
 #[path = "edge/vapi.rs"]
 mod vapi;
 #[path = "edge/voice.rs"]

@@ -140,7 +140,7 @@ impl Edge {
 }
 
 /// `make edge`, which does nothing when the build is newer than its sources.
-async fn build() -> io::Result<()> {
+pub async fn build() -> io::Result<()> {
     let _one = BUILD.lock().await;
     let status = tokio::process::Command::new("make")
         .args(["--no-print-directory", "edge"])

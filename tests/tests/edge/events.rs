@@ -3,8 +3,6 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use crate::origin::{Behaviour, Received};
 use crate::world::{PUBLIC, World, call_sid, refused, send, twilio_signature, unique, world, world_alone};
@@ -108,44 +106,6 @@ async fn a_report_longer_than_a_queue_takes_is_kept_too() {
     let received = world.origin.wait_for(&call, 2).await;
     assert_same(&received[0], &received[1]);
     assert_eq!(received[1].body, json!({ "message": message }).to_string());
-}
-
-#[tokio::test]
-async fn an_event_outlives_the_sender_that_hangs_up() {
-    let (world, _reachable) = world().await;
-    for behaviour in [Behaviour::Hang, Behaviour::Answer(204, "", "")] {
-        let call = call_sid();
-        world.origin.behave(&call, behaviour.clone());
-        let request = world.twilio("/twilio/status", &ended(&call)).build().expect("a request");
-        let body = request.body().and_then(|body| body.as_bytes()).expect("a body");
-        let headers: Vec<_> = request
-            .headers()
-            .iter()
-            .map(|(name, value)| format!("{name}: {}\r\n", value.to_str().expect("a text")))
-            .collect();
-        let text = format!(
-            "POST /twilio/status HTTP/1.1\r\nhost: edge\r\ncontent-length: {}\r\n{}",
-            body.len(),
-            headers.concat()
-        );
-        let mut stream = TcpStream::connect(world.address()).await.expect("the Worker listens");
-        stream.write_all(&[text.as_bytes(), b"\r\n", body].concat()).await.expect("it is sent");
-        match behaviour {
-            // Gone while the Worker waits for an origin that does not answer: once by the Worker, once by the queue.
-            Behaviour::Hang => {
-                world.origin.wait_for(&call, 1).await;
-                drop(stream);
-                world.origin.behave(&call, Behaviour::Answer(204, "", ""));
-                let received = world.origin.wait_for(&call, 2).await;
-                assert_same(&received[0], &received[1]);
-            }
-            // Gone at once.
-            Behaviour::Answer(..) => {
-                drop(stream);
-                world.origin.wait_for(&call, 1).await;
-            }
-        }
-    }
 }
 
 #[tokio::test]
