@@ -8,7 +8,7 @@ import { salvage } from "./salvage.js";
 
 // worker-build hangs whatever Rust exports on the class that it makes for the runtime. That class is not used: it costs
 // two proxies a request, and would offer its methods to other Workers.
-const { begin, consume } = Rust.prototype;
+const { begin, consume, source } = Rust.prototype;
 
 export default {
   fetch(request, env, context) {
@@ -59,7 +59,8 @@ async function serve(request, env, arrived) {
       case "count": {
         let within = true;
         try {
-          within = await glue.count(env.REFUSALS, rest, Number(words[0]));
+          const from = source(request.headers.get("cf-connecting-ip") ?? "");
+          within = await glue.count(env.REFUSALS, from, Number(words[0]));
         } catch {
           // A count that fails limits nobody.
         }
@@ -68,7 +69,9 @@ async function serve(request, env, arrived) {
       }
       case "post":
         try {
-          answer = await glue.post(rest, words[1], words[2], words[3], arrived.body, Number(words[0]));
+          const [ms, contentType, delivery, at, signed] = words;
+          const signature = `t=${at},v1=${await glue.sign(env.EDGE_ORIGIN_SECRET.trim(), signed, arrived.body)}`;
+          answer = await glue.post(rest, contentType, signature, delivery, arrived.body, Number(ms));
         } catch (error) {
           step = visit.notAnswered(String(error), Date.now());
           break;

@@ -14,6 +14,18 @@
 //! prove its sender; the consumer admits it by the same rules ([`salvaged`]). A sender that hangs up ends nothing either:
 //! what has arrived is served to its end.
 //!
+//! # Where the time goes
+//!
+//! `make bench-edge` measures. A bridged call takes about 240 µs of processor, nearly all of it in the runtime: HTTP, the
+//! read of the replica (40 µs), the answer, the line of log. Rust has 21 µs of it: 2 for the crossings, 11 for the form
+//! and its HMAC-SHA1, 8 for the route, the token, the TwiML and the line. What was learnt on the way:
+//!
+//! - A promise that Rust awaits costs two closures and their finalizers. So the entry awaits, and Rust is synchronous.
+//! - A timer costs 5 to 10 µs, as much as the signature. So a body with a length has none.
+//! - A hash in wasm runs at 0.25 GB/s. For a form that is nothing; the 10 KB of an event of Vapi's took 37 µs of it to
+//!   sign, and take 9 in the runtime's own, promise included. So the entry signs what is forwarded.
+//! - Parsing that event takes 15 µs, no more than `JSON.parse` does.
+//!
 //! Not here: the rules themselves. Decisions, signatures, tokens and answers are `shared`'s, so that the origin gives
 //! the same ones.
 

@@ -35,6 +35,12 @@ pub fn begin(head: String, env: &Env, now: f64) -> JsVisit {
     JsVisit { visit, first: Some(first) }
 }
 
+/// What a request's address counts as: see [`crate::source`].
+#[wasm_bindgen]
+pub fn source(address: &str) -> String {
+    crate::source::source(address)
+}
+
 #[wasm_bindgen(js_class = Visit, wasm_bindgen = worker::wasm_bindgen)]
 impl JsVisit {
     /// The first step.

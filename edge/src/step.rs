@@ -4,7 +4,6 @@
 //! Words of one line each, a blank line, and the rest: what may be long or hold line breaks.
 
 use crate::admit::MAX_BODY_BYTES;
-use crate::forward::OriginRequest;
 use crate::reply::{Problem, Reply};
 
 /// How long a sender may take to send its body, in milliseconds.
@@ -27,14 +26,15 @@ pub enum Step {
         key: String,
     },
     /// Count a refusal against where it came from.
-    Count {
-        /// The address.
-        source: String,
-    },
+    Count,
     /// Post the request's body to the origin.
     Post {
-        /// Where to, and signed how.
-        request: OriginRequest,
+        /// Where to.
+        url: String,
+        /// The time of the signature, in unix seconds.
+        at: u64,
+        /// What is signed before the body.
+        signed: String,
         /// The body's media type.
         content_type: String,
         /// `Tandem-Delivery`.
@@ -66,9 +66,9 @@ impl Step {
         match self {
             Self::Body => format!("body\n{MAX_BODY_BYTES}\n{BODY_LIMIT_MS}\n\n"),
             Self::Look { key } => format!("look\n{REPLICA_LIMIT_MS}\n\n{key}"),
-            Self::Count { source } => format!("count\n{COUNT_LIMIT_MS}\n\n{source}"),
-            Self::Post { request: OriginRequest { url, signature }, content_type, delivery, limit_ms } => {
-                format!("post\n{limit_ms}\n{content_type}\n{signature}\n{delivery}\n\n{url}")
+            Self::Count => format!("count\n{COUNT_LIMIT_MS}\n\n"),
+            Self::Post { url, at, signed, content_type, delivery, limit_ms } => {
+                format!("post\n{limit_ms}\n{content_type}\n{delivery}\n{at}\n{signed}\n\n{url}")
             }
             Self::PassOn => "pass-on\n\n".to_owned(),
             Self::Compress => "compress\n\n".to_owned(),
@@ -98,8 +98,14 @@ mod tests {
             "{refused}"
         );
         assert_eq!(Step::Look { key: "number:+15550100".into() }.render(), "look\n1000\n\nnumber:+15550100");
-        let request = OriginRequest { url: "https://o.example/x?y=1".into(), signature: "t=1,v1=00".into() };
-        let post = Step::Post { request, content_type: "a/b".into(), delivery: "d".into(), limit_ms: 3 };
-        assert_eq!(post.render(), "post\n3\na/b\nt=1,v1=00\nd\n\nhttps://o.example/x?y=1");
+        let post = Step::Post {
+            url: "https://o.example/x?y=1".into(),
+            at: 7,
+            signed: "7.POST./x?y=1.".into(),
+            content_type: "a/b".into(),
+            delivery: "d".into(),
+            limit_ms: 3,
+        };
+        assert_eq!(post.render(), "post\n3\na/b\nd\n7\n7.POST./x?y=1.\n\nhttps://o.example/x?y=1");
     }
 }

@@ -7,16 +7,16 @@ use std::rc::Rc;
 
 use serde_json::json;
 use shared::AgentId;
+use shared::hop::SignedRequest;
 
 use crate::admit::{Endpoint, MAX_BODY_BYTES, Refused, Webhook, admit, enter};
 use crate::decide::{self, Action, Plan, Replica, ReplicaState, decide};
-use crate::forward::{Forwarding, Next, OriginRequest, Verdict};
+use crate::forward::{Forwarding, Next, Verdict};
 use crate::head::Head;
 use crate::log::Line;
 use crate::reply::{Problem, Reply};
 use crate::retry::{Body, Event};
 use crate::settings::Settings;
-use crate::source::source;
 use crate::step::Step;
 
 /// What a visit is to the Worker as a whole.
@@ -212,7 +212,7 @@ impl Visit {
     /// Nothing before this has cost more than the sender's own effort, and a proven sender is never limited.
     fn count(&mut self, problem: Problem) -> Step {
         self.stage = Stage::Source(problem);
-        Step::Count { source: source(self.head.header("cf-connecting-ip").unwrap_or_default()) }
+        Step::Count
     }
 
     fn refuse(&mut self, problem: Problem, now: u64) -> Step {
@@ -240,9 +240,12 @@ impl Visit {
         match action {
             Action::Answer(reply) => self.answer(&carried, &told, reply, now),
             Action::Forward(forwarding) => {
-                let path = self.head.path_and_query();
+                let path_and_query = self.head.path_and_query();
+                let at = seconds(now);
                 let step = Step::Post {
-                    request: OriginRequest::sign(&settings, path, &carried.body, seconds(now)),
+                    url: format!("{}{path_and_query}", settings.origin_url),
+                    at,
+                    signed: SignedRequest { method: "POST", path_and_query, body: &[] }.head(at),
                     content_type: self.content_type().to_owned(),
                     delivery: carried.webhook.delivery().to_owned(),
                     limit_ms: forwarding.limit_ms(),
@@ -375,8 +378,8 @@ mod tests {
     fn an_event_is_kept_when_the_origin_does_not_take_it() {
         for answer_of_origin in [Err("timed out".to_owned()), Ok(503)] {
             let mut visit = vapi();
-            let Step::Post { request, content_type, .. } = visit.body(EVENT.to_vec(), AT) else { panic!("posts") };
-            assert!(request.url.ends_with("/api/vapi/webhook") && content_type == "application/json");
+            let Step::Post { url, content_type, .. } = visit.body(EVENT.to_vec(), AT) else { panic!("posts") };
+            assert!(url.ends_with("/api/vapi/webhook") && content_type == "application/json");
             let Step::Keep { message } = visit.origin(answer_of_origin, AT + 3000) else { panic!("keeps") };
             let event: Event<'_> = serde_json::from_str(&message).unwrap();
             assert_eq!((event.enqueued_at, event.body), (AT + 3000, Body::text(EVENT).unwrap()));
@@ -415,16 +418,16 @@ mod tests {
 
     #[test]
     fn only_the_unproven_are_counted() {
-        let from = [("content-type", "application/json"), ("cf-connecting-ip", "192.0.2.7")];
+        let from = [("content-type", "application/json")];
         for (within, status) in [(true, 401), (false, 429)] {
             let (mut visit, step) = begin("/api/vapi/webhook", &from);
-            assert_eq!(step, Step::Count { source: "192.0.2.7".into() });
+            assert_eq!(step, Step::Count);
             assert_eq!(answer(&visit.counted(within, AT)).status, status);
         }
         assert_eq!(answer(&vapi().body(b"{}".to_vec(), AT)).status, 400);
         // Too long for anybody: that could be a flood of long bodies.
-        assert!(matches!(vapi().no_body(true), Step::Count { .. }));
-        assert!(matches!(vapi().body(vec![b' '; 1024 * 1024 + 1], AT), Step::Count { .. }));
+        assert!(matches!(vapi().no_body(true), Step::Count));
+        assert!(matches!(vapi().body(vec![b' '; 1024 * 1024 + 1], AT), Step::Count));
     }
 
     #[test]

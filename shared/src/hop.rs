@@ -40,9 +40,13 @@ pub struct SignedRequest<'a> {
 }
 
 impl SignedRequest<'_> {
+    /// What is signed before the body, at `at`, in unix seconds: for whoever signs a long body by other means.
+    pub fn head(&self, at: u64) -> String {
+        format!("{at}.{}.{}.", self.method, self.path_and_query)
+    }
+
     fn mac(&self, secret: &str, at: u64) -> Vec<u8> {
-        let head = format!("{at}.{}.{}.", self.method, self.path_and_query);
-        mac(Algorithm::Sha256, secret.as_bytes(), &[head.as_bytes(), self.body])
+        mac(Algorithm::Sha256, secret.as_bytes(), &[self.head(at).as_bytes(), self.body])
     }
 }
 

@@ -1,33 +1,35 @@
 // What the Worker needs of its runtime, for `entry.js` and for the consumer in `queue.rs`. No decision is made here.
 
-const HEADERS = [
+const encoder = new TextEncoder();
+
+const TWILIO_HEADERS = [
   "content-type",
   "content-length",
   "x-twilio-signature",
   "x-twilio-webhooks-signature-settings",
   "i-twilio-idempotency-token",
-  "x-vapi-secret",
-  "authorization",
-  "x-signature",
-  "x-timestamp",
-  "cf-connecting-ip",
 ];
+const OTHER_HEADERS = ["content-type", "content-length", "x-vapi-secret", "authorization", "x-signature", "x-timestamp"];
 
-/** Method, URL, and `name:value` of each header above that is there, one a line. */
+/** Method, URL, and `name:value` of each header that is there and that its sender's webhooks are judged by, one a line. */
 export function head(request) {
-  let text = `${request.method}\n${request.url}`;
-  for (const name of HEADERS) {
-    const value = request.headers.get(name);
+  const { method, url, headers } = request;
+  let text = `${method}\n${url}`;
+  for (const name of url.includes("/twilio/") ? TWILIO_HEADERS : OTHER_HEADERS) {
+    const value = headers.get(name);
     if (value !== null) text += `\n${name}:${value}`;
   }
   return text;
 }
 
-/** The body's bytes; null when it is longer than `limit`. */
+/** The body's bytes; null when it is longer than `limit`.
+ *
+ * One with a length, which has been checked, is read without a time limit of ours. It is a few kilobytes that are there
+ * already; an unfinished one holds nothing but its own request, which the runtime ends with the connection; and a timer
+ * costs as much as the signature. */
 export async function body(request, limit, ms) {
   if (request.body === null) return new Uint8Array();
-  // With a length the runtime reads no more than that, and the length has been checked.
-  if (request.headers.has("content-length")) return new Uint8Array(await within(ms, request.arrayBuffer()));
+  if (request.headers.has("content-length")) return new Uint8Array(await request.arrayBuffer());
   return within(ms, bounded(request.body, limit));
 }
 
@@ -71,6 +73,23 @@ export function write(kv, key, text, seconds, ms) {
 /** Puts one text on a queue. */
 export function send(queue, text, ms) {
   return within(ms, queue.send(text, { contentType: "text" }));
+}
+
+const keys = new Map();
+
+/** The hex HMAC-SHA256 of a text and a body. The runtime's own is four times as fast as one in wasm, on long bodies. */
+export async function sign(secret, text, body) {
+  let key = keys.get(secret);
+  if (key === undefined) {
+    const algorithm = { name: "HMAC", hash: "SHA-256" };
+    key = await crypto.subtle.importKey("raw", encoder.encode(secret), algorithm, false, ["sign"]);
+    keys.set(secret, key);
+  }
+  const head = encoder.encode(text);
+  const signed = new Uint8Array(head.length + body.length);
+  signed.set(head);
+  signed.set(body, head.length);
+  return new Uint8Array(await crypto.subtle.sign("HMAC", key, signed)).toHex();
 }
 
 /** Posts a signed body; the time limit covers the answer's body too. */
@@ -117,14 +136,20 @@ async function through(bytes, transform) {
   return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(transform)).arrayBuffer());
 }
 
-async function within(ms, promise) {
-  let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error("timed out")), ms);
+/** The promise's outcome, or a failure once so many milliseconds have gone. One promise and two closures: `Promise.race`
+ * in a `finally` costs several times as much. */
+function within(ms, promise) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error("timed out")), ms);
+    promise.then(
+      (value) => {
+        clearTimeout(timer);
+        resolve(value);
+      },
+      (error) => {
+        clearTimeout(timer);
+        reject(error);
+      },
+    );
   });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
