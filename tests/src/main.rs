@@ -9,7 +9,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use tests::stack::postgres::Postgres;
 use tests::stack::root;
-use tests::{demo, dev, latency};
+use tests::{bench_edge, demo, dev, latency};
 
 /// The local stack and its parts.
 #[derive(Debug, Parser)]
@@ -21,6 +21,8 @@ enum Sim {
     Dev,
     /// Measure how fast calls are answered and what the bridge adds to each frame.
     Latency,
+    /// Measure what the compiled Worker costs beside hand-written JavaScript.
+    BenchEdge,
     /// Run a command with `DATABASE_URL` naming a fresh database that has all migrations.
     Postgres {
         /// The command and its arguments.
@@ -43,6 +45,7 @@ async fn run() -> Result<ExitCode> {
     match Sim::parse() {
         Sim::Demo => demo::run().await.map(|()| ExitCode::SUCCESS),
         Sim::Latency => latency::run().await.map(|()| ExitCode::SUCCESS),
+        Sim::BenchEdge => bench_edge::run().await.map(|()| ExitCode::SUCCESS),
         Sim::Dev => dev::run().await.map(|()| ExitCode::SUCCESS),
         Sim::Postgres { command } => with_postgres(&command).await,
     }
