@@ -27,20 +27,21 @@ export WRANGLER_SEND_METRICS := false
 EDGE_SOURCES := $(shell find edge shared -name build -prune -o -type f \( -name '*.rs' -o -name '*.js' -o -name '*.toml' \) -print) \
 	Cargo.toml Cargo.lock
 
-.PHONY: help setup edge demo dev latency test lint sqlx-prepare sqlx-check deny deploy-check clean
+.PHONY: help setup edge demo dev latency bench-edge test lint sqlx-prepare sqlx-check deny deploy-check clean
 
 help:
 	@echo 'make demo          install what is missing, start everything, play three calls'
 	@echo 'make test          the same set-up, then every test'
 	@echo 'make dev           keep the stack up and say how to place a call'
 	@echo 'make latency       time to TwiML, and what the bridge adds to a frame'
+	@echo 'make bench-edge    processor time of the Worker beside hand-written JavaScript and Hono'
 	@echo 'make setup         only install what is missing (the first time about 5 minutes)'
 	@echo 'make edge          build the Worker'
 	@echo 'make lint          formatting and clippy, on the host and for wasm32'
 	@echo 'make sqlx-prepare  write .sqlx/ anew, after a query or a migration has changed'
 	@echo 'make sqlx-check    is .sqlx/ what the queries and migrations say?'
 	@echo 'make deny          licences, duplicates and sources of the dependencies'
-	@echo 'make deploy-check  all of `wrangler deploy` but the upload'
+	@echo 'make deploy-check  all of `wrangler deploy` but the upload, for every environment; and the size'
 	@echo 'make clean         remove what was built and installed here'
 
 # Set-up
@@ -130,8 +131,17 @@ edge/build/index_bg.wasm: $(EDGE_SOURCES) | setup
 wrangler = $$(node -e 'const [a, b] = process.versions.node.split("."); process.exit(a < 22 || (a == 22 && b < 12) ? 1 : 0)' \
 	&& echo node || echo node_modules/.bin/node) node_modules/wrangler/bin/wrangler.js
 
+# Gzipped, in bytes: a new isolate has to load it before its first answer.
+MAX_WASM := 204800
+
 deploy-check: edge
-	@CI=1 WRANGLER_HIDE_BANNER=true $(wrangler) deploy --dry-run --outdir $(TARGET)/deploy-check
+	@size=$$(gzip -c edge/build/index_bg.wasm | wc -c); [ $$size -le $(MAX_WASM) ] \
+		|| $(call fail,"the Worker's wasm is $$size bytes gzipped; the limit is $(MAX_WASM)")
+	@for name in '' staging production; do \
+		echo "deploy-check: $${name:-the default environment}"; \
+		CI=1 WRANGLER_HIDE_BANNER=true $(wrangler) deploy --dry-run --env "$$name" --outdir $(TARGET)/deploy-check \
+			|| exit 1; \
+	done
 
 # The whole stack
 
@@ -151,6 +161,11 @@ latency: setup edge
 	@echo 'latency: building the origin and the simulators for release (the first time 5 minutes)'
 	@cargo build --release --quiet --bin tandem --bin sim
 	@$(TARGET)/release/sim latency
+
+bench-edge: setup edge
+	@echo 'bench-edge: building the load generator (the first time 3 minutes); then 2 minutes of load'
+	@cargo build --quiet --bin sim
+	@$(SIM) bench-edge
 
 test: setup edge
 	@cargo build --quiet --bin tandem --bin sim

@@ -157,7 +157,7 @@ fn command(scratch: &Scratch, port: u16, options: &EdgeOptions) -> io::Result<Co
     // What `bin/wrangler.js` would start in a second process.
     command.arg("--no-warnings").arg(npm("wrangler/wrangler-dist/cli.js"));
     command.args(["dev", "--local", "--ip", "127.0.0.1", "--port", &port.to_string()]);
-    command.args(["--inspector-port", "0", "--no-show-interactive-dev-session"]);
+    command.args(["--env", "", "--inspector-port", "0", "--no-show-interactive-dev-session"]);
     command.arg("--persist-to").arg(scratch.join("state"));
     command.arg("--env-file").arg(scratch.join("secrets.env"));
     for (name, value) in &options.vars {
