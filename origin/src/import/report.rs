@@ -59,7 +59,10 @@ impl Outcome {
         if mapping::ACTED_ON.contains(&setting) {
             return Self::carried();
         }
-        let note = format!("stored as {}; calls on OpenAI Realtime do not heed it yet", setting.name());
+        let note = match setting {
+            Setting::Templates => "its Liquid is kept and not rendered yet".to_owned(),
+            _ => format!("stored as {}; calls on OpenAI Realtime do not heed it yet", setting.name()),
+        };
         Self { status: Status::CarriedInactive, note: note.into(), needs_decision: true }
     }
 

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 /// Longer values are cut in the list of changes; JSON shows them whole.
 const SHOWN: usize = 100;
+/// So many fields that came to the same are named; more are counted.
+const LISTED: usize = 3;
 
 pub(super) fn as_json(attempts: &[Attempt], dry_run: bool, verdict: Verdict) -> Value {
     let assistants: Vec<Value> = attempts
@@ -41,7 +43,7 @@ pub(super) fn as_text(attempts: &[Attempt], dry_run: bool, verdict: Verdict) -> 
     }
     let failed = attempts.iter().filter(|attempt| attempt.result.is_err()).count();
     let open: usize = attempts.iter().filter_map(|one| one.result.as_ref().ok()).map(|one| one.report.open).sum();
-    let _ = write!(text, "{} assistants", attempts.len());
+    let _ = write!(text, "{} assistant{}", attempts.len(), if attempts.len() == 1 { "" } else { "s" });
     let _ = match verdict {
         Verdict::Failed => writeln!(text, ", {failed} failed"),
         Verdict::Open => writeln!(text, "; {open} fields to decide about, marked !"),
@@ -109,6 +111,9 @@ fn write_report(text: &mut String, report: &Report) {
             let place = match (group, first.source) {
                 ([_], Source::Set) => first.path.clone(),
                 ([_], Source::Default) => format!("{} (not set)", first.path),
+                (few, Source::Set) if few.len() <= LISTED => {
+                    few.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>().join(", ")
+                }
                 _ => {
                     let shared = group.iter().map(|entry| common(&first.path, &entry.path)).min().unwrap_or(0);
                     format!("{}.** ({} fields)", &first.path[..shared], group.len())
@@ -165,9 +170,16 @@ mod tests {
             needs_decision: true,
             accepted: false,
         };
-        let fields = vec![entry("a.b[0].c", "x"), entry("a.b[0].d", "x"), entry("a.b[1]", "x"), entry("a.e", "y")];
+        let fields = vec![
+            entry("a.b[0].c", "x"),
+            entry("a.b[0].d", "x"),
+            entry("a.b[1]", "x"),
+            entry("a.b[2]", "x"),
+            entry("a.c", "y"),
+            entry("a.d", "y"),
+        ];
         let mut text = String::new();
-        write_report(&mut text, &Report { fields, open: 4 });
-        assert_eq!(text, "  ! lost              a.b.** (3 fields): x\n  ! lost              a.e: y\n");
+        write_report(&mut text, &Report { fields, open: 6 });
+        assert_eq!(text, "  ! lost              a.b.** (4 fields): x\n  ! lost              a.c, a.d: y\n");
     }
 }
