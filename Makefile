@@ -169,7 +169,7 @@ bench-edge: setup edge
 
 test: setup edge
 	@cargo build --quiet --bin tandem --bin sim
-	@cargo test --workspace
+	@cargo test --workspace --no-fail-fast
 	@CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(BIN)/wasm-bindgen-test-runner \
 		cargo test -p shared --target wasm32-unknown-unknown
 

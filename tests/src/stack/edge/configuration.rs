@@ -47,7 +47,8 @@ pub(super) fn write(variant: Variant, scratch: &Scratch) -> io::Result<Option<Pa
     Ok(Some(path))
 }
 
-/// A configuration that may lie anywhere: its paths are absolute, and it builds nothing, which has been done.
+/// A configuration that may lie anywhere: its paths are absolute, and it builds nothing, which has been done. It has no
+/// environment but the one that `wrangler dev` runs.
 struct Configuration {
     text: String,
     /// The Worker's main module.
@@ -59,7 +60,7 @@ impl Configuration {
     fn read(original: &str) -> Self {
         let mut main = String::new();
         let text = rewrite(original, |table, line| match line.strip_prefix("main = ") {
-            _ if table == "[build]" => None,
+            _ if table == "[build]" || table.trim_start_matches('[').starts_with("env.") => None,
             Some(path) => {
                 main = root().join(path.trim_matches('"')).display().to_string();
                 Some(format!("main = {main:?}"))
@@ -125,6 +126,7 @@ mod tests {
         let changed = original().impatient(1).text;
         assert!(changed.contains("max_retries = 1\n") && !changed.contains("max_retries = 100"), "{changed}");
         assert!(changed.contains("\nmain = \"/") && !changed.contains("[build]"), "{changed}");
+        assert!(!changed.contains("[[env.") && !changed.contains("routes-production"), "{changed}");
         assert!(changed.contains("dead_letter_queue = "), "{changed}");
     }
 
