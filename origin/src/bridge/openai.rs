@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::playback::Part;
+use super::responses::Ask;
 use super::wire::{Audio, Text};
 
 /// What OpenAI says.
@@ -25,7 +26,7 @@ pub enum Event<'a> {
     /// What the caller said, from a separate model that may be late.
     CallerTranscript(ItemId<'a>, Text<'a>),
     /// A response has begun.
-    ResponseCreated(ResponseId),
+    ResponseCreated(ResponseCreated),
     /// The response has a new item.
     ItemAdded(String),
     /// A piece of the agent's audio.
@@ -55,6 +56,26 @@ pub enum Event<'a> {
 pub type ItemId<'a> = Text<'a>;
 /// The id of a response.
 pub type ResponseId = String;
+
+/// A response that has begun.
+#[derive(Debug, Deserialize)]
+pub struct ResponseCreated {
+    /// The response.
+    pub id: ResponseId,
+    metadata: Option<Metadata>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    tandem: Option<String>,
+}
+
+impl ResponseCreated {
+    /// The id of our event that asked for it; `None`: the server made it.
+    pub fn tag(&self) -> Option<&str> {
+        self.metadata.as_ref()?.tandem.as_deref()
+    }
+}
 
 /// A function call that the model has finished writing.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -204,7 +225,7 @@ impl<'a> Event<'a> {
             "conversation.item.input_audio_transcription.completed" => {
                 item_id.zip(transcript).map(|(item, text)| Self::CallerTranscript(item, text))
             }
-            "response.created" => Some(Self::ResponseCreated(read::<Identified>(response)?.id)),
+            "response.created" => Some(Self::ResponseCreated(read(response)?)),
             "response.output_item.added" => Some(Self::ItemAdded(read::<Identified>(item)?.id)),
             "response.output_audio_transcript.delta" => {
                 item_id.zip(delta).map(|(item, text)| Self::TranscriptDelta(item, text))
@@ -238,13 +259,22 @@ pub fn append(audio: Audio<'_>) -> String {
     format!(r#"{{"type":"input_audio_buffer.append","audio":"{}"}}"#, audio.as_str())
 }
 
-/// Lets the model speak. `instructions` replace the session's for this one response.
-pub fn create_response(event_id: &str, instructions: Option<&str>) -> String {
-    let mut event = json!({ "type": "response.create", "event_id": event_id });
-    if let Some(instructions) = instructions {
-        event["response"] = json!({ "instructions": instructions });
+/// Lets the model speak. The event's id comes back with the response as its tag.
+pub fn create_response(event_id: &str, ask: &Ask) -> String {
+    let mut response = json!({ "metadata": { "tandem": event_id } });
+    if let Ask::Say(words) = ask {
+        // These replace the session's instructions for this one response.
+        let say =
+            format!("Say exactly these words to the caller and nothing else, in a voice as in the whole call: {words}");
+        response["instructions"] = json!(say);
+        response["tool_choice"] = json!("none");
     }
-    event.to_string()
+    json!({ "type": "response.create", "event_id": event_id, "response": response }).to_string()
+}
+
+/// Stops a response.
+pub fn cancel_response(id: &str) -> String {
+    json!({ "type": "response.cancel", "response_id": id }).to_string()
 }
 
 /// Makes the model forget what of an item was not heard.

@@ -1,91 +1,181 @@
-//! Who may make the model speak. OpenAI runs one response at a time and refuses a second: this keeps at most one
-//! request under way and one waiting, however many reasons to speak come up meanwhile.
+//! Who may make the model speak. OpenAI runs one response at a time and refuses a second, and the server makes
+//! responses of its own for the caller's turns: this keeps at most one request under way, and the others waiting,
+//! however many reasons to speak come up meanwhile.
+//!
+//! Requests are tagged, and the tag comes back with `response.created`: only so is a response of ours told from one of
+//! the server's. A request that is no longer wanted is cancelled when its response appears; before that OpenAI knows
+//! nothing to cancel.
 
-use super::openai::{ErrorBody, ResponseId};
+use std::collections::VecDeque;
 
-/// Whether a response runs.
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Slot {
-    #[default]
-    Idle,
-    /// We asked for one; the id of our event.
-    Requested(String),
-    Active(ResponseId),
+use super::openai::{self, ErrorBody, ResponseId};
+use super::playback::Millis;
+
+/// Requests that wait. More reasons to speak than this are never there at once; the oldest goes.
+const WAITING_LIMIT: usize = 8;
+/// A request that OpenAI has not answered in this time is forgotten, in milliseconds.
+const ANSWER_LIMIT_MS: Millis = 10_000;
+/// How long a request waits that was refused for a response that we know nothing of, in milliseconds.
+const BUSY_MS: Millis = 1_000;
+
+/// What the model is asked to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// What the conversation calls for.
+    Turn,
+    /// These words and no others.
+    Say(String),
+}
+
+/// Whether the caller shall hear a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Wanted,
+    /// The caller has spoken into it.
+    Unwanted,
+}
+
+/// A response that runs.
+#[derive(Debug)]
+struct Active {
+    id: ResponseId,
+    ask: Ask,
+    fate: Fate,
+}
+
+/// A request that has no answer yet.
+#[derive(Debug)]
+struct Asked {
+    event_id: String,
+    ask: Ask,
+    fate: Fate,
+    since: Millis,
 }
 
 /// The sequencer of one session.
 #[derive(Debug, Default)]
 pub struct Responses {
-    slot: Slot,
-    /// A response is wanted as soon as the present one is over.
-    waiting: bool,
-    /// The response whose late audio is dropped, because the caller has interrupted it.
-    fenced: Option<ResponseId>,
-    asked: u32,
+    active: Option<Active>,
+    asked: Option<Asked>,
+    waiting: VecDeque<Ask>,
+    /// Until when nothing is asked for, whoever wants it.
+    held_until: Option<Millis>,
+    count: u32,
 }
 
 impl Responses {
-    /// Asks for a response; returns the id of the event to send now, if one may be sent now.
-    pub fn want(&mut self) -> Option<String> {
-        if self.slot == Slot::Idle {
-            self.waiting = false;
-            self.asked += 1;
-            let event_id = event_id(self.asked);
-            self.slot = Slot::Requested(event_id.clone());
-            Some(event_id)
-        } else {
-            self.waiting = true;
-            None
+    /// Wants a response; returns the request, if one may be sent now.
+    pub fn want(&mut self, now: Millis, ask: Ask) -> Option<String> {
+        if !self.waiting.contains(&ask) {
+            self.waiting.push_back(ask);
         }
+        if self.waiting.len() > WAITING_LIMIT {
+            self.waiting.pop_front();
+        }
+        self.next(now)
     }
 
-    /// A response has begun: ours, or one that the server made for the caller's turn.
-    pub fn created(&mut self, id: ResponseId) {
-        self.slot = Slot::Active(id);
+    /// A response has begun: ours if it has the tag of our request, else one that the server made for the caller's turn.
+    /// Returns its cancellation if it is not wanted any more.
+    pub fn created(&mut self, id: ResponseId, tag: Option<&str>) -> Option<String> {
+        let ours = self.asked.take_if(|asked| tag == Some(asked.event_id.as_str()));
+        let (ask, fate) = ours.map_or((Ask::Turn, Fate::Wanted), |asked| (asked.ask, asked.fate));
+        let cancel = (fate == Fate::Unwanted).then(|| openai::cancel_response(&id));
+        self.active = Some(Active { id, ask, fate });
+        cancel
     }
 
-    /// A response is over; returns the event id of the next request, if one was waiting.
-    pub fn done(&mut self, id: &str) -> Option<String> {
-        if self.fenced.as_deref() == Some(id) {
-            self.fenced = None;
-        }
-        if matches!(&self.slot, Slot::Active(active) if active == id) {
-            self.slot = Slot::Idle;
-        }
-        if self.waiting { self.want() } else { None }
+    /// A response is over. Returns what it was to say, if the caller was to hear it.
+    pub fn done(&mut self, id: &str) -> Option<Ask> {
+        let over = self.active.take_if(|active| active.id == id)?;
+        (over.fate == Fate::Wanted).then_some(over.ask)
     }
 
-    /// Our request was refused. When another response was quicker, ours waits for its end.
-    pub fn refused(&mut self, error: &ErrorBody) {
-        if self.asked == 0 || error.event_id.as_deref() != Some(event_id(self.asked).as_str()) {
-            return;
+    /// Something that we sent was refused; returns what was asked for, if it was our request and for no other reason
+    /// than that another response was quicker: then it waits for the end of that one.
+    pub fn refused(&mut self, now: Millis, error: &ErrorBody) -> Option<Ask> {
+        let refused = self.asked.take_if(|asked| error.event_id.as_deref() == Some(asked.event_id.as_str()))?;
+        if refused.fate == Fate::Unwanted {
+            return None;
         }
-        if matches!(self.slot, Slot::Requested(_)) {
-            self.slot = Slot::Idle;
+        if error.code.as_deref() != Some("conversation_already_has_active_response") {
+            return Some(refused.ask);
         }
-        self.waiting |= error.code.as_deref() == Some("conversation_already_has_active_response");
+        if self.active.is_none() {
+            self.hold(now + BUSY_MS);
+        }
+        self.waiting.push_front(refused.ask);
+        None
     }
 
-    /// The caller interrupts: the active response's audio is dropped from now on.
-    pub fn fence(&mut self) {
-        if let Slot::Active(id) = &self.slot {
-            self.fenced = Some(id.clone());
+    /// The caller interrupts: nothing is heard of what runs or was asked for. Words that wait are not said any more.
+    /// Returns the response that is to be cancelled, unless the server does that.
+    pub fn fence(&mut self) -> Option<&ResponseId> {
+        self.waiting.retain(|ask| *ask == Ask::Turn);
+        if let Some(asked) = &mut self.asked {
+            asked.fate = Fate::Unwanted;
         }
+        let active = self.active.as_mut().filter(|active| active.fate == Fate::Wanted)?;
+        active.fate = Fate::Unwanted;
+        Some(&active.id)
     }
 
-    /// Whether audio of this response may still be played.
+    /// Asks for nothing before this time, or before [`Self::release`].
+    pub fn hold(&mut self, until: Millis) {
+        self.held_until = Some(until);
+    }
+
+    /// Asks again.
+    pub fn release(&mut self) {
+        self.held_until = None;
+    }
+
+    /// The next request, if there is one and it may be sent.
+    pub fn next(&mut self, now: Millis) -> Option<String> {
+        if self.held_until.is_some() || self.asked.is_some() || self.active.is_some() {
+            return None;
+        }
+        let ask = self.waiting.pop_front()?;
+        self.count += 1;
+        let event_id = format!("create_{}", self.count);
+        let event = openai::create_response(&event_id, &ask);
+        self.asked = Some(Asked { event_id, ask, fate: Fate::Wanted, since: now });
+        Some(event)
+    }
+
+    /// When [`Self::due`] has something to do.
+    pub fn deadline(&self) -> Option<Millis> {
+        let unanswered = self.asked.as_ref().map(|asked| asked.since + ANSWER_LIMIT_MS);
+        self.held_until.into_iter().chain(unanswered).min()
+    }
+
+    /// Lets go of what has taken too long; returns the next request.
+    pub fn due(&mut self, now: Millis) -> Option<String> {
+        self.held_until.take_if(|until| now >= *until);
+        self.asked.take_if(|asked| now >= asked.since + ANSWER_LIMIT_MS);
+        self.next(now)
+    }
+
+    /// Whether audio of this response may be played.
     pub fn may_play(&self, id: &str) -> bool {
-        self.fenced.as_deref() != Some(id)
+        self.active.as_ref().is_some_and(|active| active.id == id && active.fate == Fate::Wanted)
     }
-}
 
-fn event_id(asked: u32) -> String {
-    format!("create_{asked}")
+    /// Whether no response runs, and none is asked for or wanted.
+    pub fn is_idle(&self) -> bool {
+        self.active.is_none() && self.asked.is_none() && self.waiting.is_empty()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn event_id(request: Option<String>) -> Option<String> {
+        let event: serde_json::Value = serde_json::from_str(&request?).unwrap();
+        assert_eq!(event["response"]["metadata"]["tandem"], event["event_id"]);
+        event["event_id"].as_str().map(str::to_owned)
+    }
 
     fn busy(event_id: &str) -> ErrorBody {
         ErrorBody {
@@ -98,48 +188,87 @@ mod tests {
     #[test]
     fn one_at_a_time_and_requests_coalesce() {
         let mut responses = Responses::default();
-        assert_eq!(responses.want().as_deref(), Some("create_1"));
-        assert_eq!(responses.want(), None);
-        responses.created("r1".into());
-        assert_eq!(responses.want(), None);
-        assert_eq!(responses.done("r1").as_deref(), Some("create_2"));
-        responses.created("r2".into());
-        assert_eq!(responses.done("r2"), None);
+        assert_eq!(event_id(responses.want(0, Ask::Turn)).as_deref(), Some("create_1"));
+        assert_eq!(responses.want(0, Ask::Turn), None);
+        assert_eq!(responses.created("r1".into(), Some("create_1")), None);
+        assert_eq!(responses.want(0, Ask::Turn), None);
+        assert_eq!(responses.done("r1"), Some(Ask::Turn));
+        assert_eq!(event_id(responses.next(0)).as_deref(), Some("create_2"));
+        responses.created("r2".into(), Some("create_2"));
+        assert_eq!(responses.done("r2"), Some(Ask::Turn));
+        assert_eq!(responses.next(0), None);
+        assert!(responses.is_idle());
     }
 
     #[test]
     fn a_quicker_response_of_the_servers_goes_first() {
         let mut responses = Responses::default();
-        let ours = responses.want().unwrap();
-        responses.created("vad".into());
-        responses.refused(&busy(&ours));
-        assert_eq!(responses.done("vad").as_deref(), Some("create_2"));
-        responses.refused(&busy("create_2"));
-        responses.created("vad2".into());
-        assert_eq!(responses.done("vad2").as_deref(), Some("create_3"));
+        responses.want(0, Ask::Say("Hi".into()));
+        responses.created("vad".into(), None);
+        assert_eq!(responses.refused(0, &busy("create_1")), None);
+        assert_eq!(responses.next(0), None, "the server's runs");
+        responses.done("vad");
+        assert_eq!(event_id(responses.next(0)).as_deref(), Some("create_2"));
+        // The one that was in the way is over before we heard of it.
+        assert_eq!(responses.refused(5, &busy("create_2")), None);
+        assert_eq!(responses.next(5), None);
+        assert_eq!(responses.deadline(), Some(5 + BUSY_MS));
+        assert_eq!(event_id(responses.due(5 + BUSY_MS)).as_deref(), Some("create_3"));
     }
 
     #[test]
-    fn a_refusal_of_somebody_elses_request_asks_for_nothing() {
+    fn a_request_stays_under_way_while_the_server_makes_one_of_its_own() {
         let mut responses = Responses::default();
-        responses.refused(&busy("create_0"));
-        responses.want();
-        responses.created("r1".into());
-        responses.refused(&busy("create_9"));
-        responses.refused(&ErrorBody { event_id: None, ..busy("") });
-        assert_eq!(responses.done("r1"), None);
-    }
-
-    #[test]
-    fn late_audio_is_fenced_until_its_response_is_done() {
-        let mut responses = Responses::default();
-        responses.created("r1".into());
-        assert!(responses.may_play("r1"));
-        responses.fence();
-        assert!(!responses.may_play("r1"));
-        assert!(responses.may_play("r2"));
+        responses.want(0, Ask::Turn);
+        responses.created("vad".into(), None);
+        responses.done("vad");
+        assert_eq!(responses.want(0, Ask::Turn), None, "ours is not answered yet");
+        responses.created("r1".into(), Some("create_1"));
         responses.done("r1");
-        responses.fence();
-        assert!(responses.may_play("r2"));
+        assert_eq!(event_id(responses.next(0)).as_deref(), Some("create_2"));
+    }
+
+    #[test]
+    fn only_the_refusal_of_our_own_request_counts() {
+        let mut responses = Responses::default();
+        responses.want(0, Ask::Turn);
+        let invalid = ErrorBody { code: Some("invalid_value".into()), ..busy("create_9") };
+        assert_eq!(responses.refused(0, &invalid), None);
+        assert_eq!(responses.refused(0, &ErrorBody { event_id: None, ..busy("") }), None);
+        let invalid = ErrorBody { event_id: Some("create_1".into()), ..invalid };
+        assert_eq!(responses.refused(0, &invalid), Some(Ask::Turn));
+        assert!(responses.is_idle());
+    }
+
+    #[test]
+    fn an_interruption_fences_what_runs_and_cancels_what_appears() {
+        let mut responses = Responses::default();
+        responses.created("r1".into(), None);
+        assert!(responses.may_play("r1"));
+        responses.want(0, Ask::Say("Are you there?".into()));
+        assert_eq!(responses.fence().map(String::as_str), Some("r1"));
+        assert_eq!(responses.fence(), None, "once");
+        assert!(!responses.may_play("r1"));
+        assert_eq!(responses.done("r1"), None, "nobody waits for it");
+        assert!(!responses.may_play("r1"), "nor is it played when it is over");
+        assert_eq!(responses.next(0), None, "the words are not said any more");
+
+        responses.want(0, Ask::Turn);
+        assert_eq!(responses.fence(), None, "there is nothing to cancel yet");
+        let cancel = responses.created("r2".into(), Some("create_1")).unwrap();
+        assert_eq!(cancel, r#"{"response_id":"r2","type":"response.cancel"}"#);
+        assert!(!responses.may_play("r2"));
+    }
+
+    #[test]
+    fn nothing_is_asked_for_while_it_is_held_and_a_silent_server_blocks_nobody() {
+        let mut responses = Responses::default();
+        responses.hold(100);
+        assert_eq!(responses.want(0, Ask::Turn), None);
+        assert_eq!(responses.due(99), None);
+        assert!(responses.due(100).is_some());
+        assert_eq!(responses.deadline(), Some(100 + ANSWER_LIMIT_MS));
+        assert_eq!(responses.due(100 + ANSWER_LIMIT_MS), None);
+        assert!(responses.want(0, Ask::Turn).is_some());
     }
 }

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::call::{Action, Call, Setup};
 use super::openai::FunctionCall;
 use super::pump::{self, Effects, ToolDone};
+use super::responses::Ask;
 use super::session;
 use super::transcript::Role;
 use super::twilio::{Event, Start};
@@ -167,10 +168,12 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let setup = Setup {
         stream_sid,
         session_update: session::update(&agent, settings, &callable),
-        greeting: if past.is_empty() { agent.greeting.clone() } else { None },
         replay,
-        // The caller spoke last, or the agent did not finish.
-        owes_turn: past.last().is_some_and(|last| last.role == Speaker::Caller || last.interrupted),
+        first_ask: match past.last() {
+            None => agent.greeting.clone().map(Ask::Say),
+            // The caller spoke last, or the agent did not finish.
+            Some(last) => (last.role == Speaker::Caller || last.interrupted).then_some(Ask::Turn),
+        },
         next_position: past.last().map_or(0, |item| u32::try_from(item.position).unwrap_or(0) + 1),
     };
     let model = settings.model.clone().unwrap_or_else(|| openai.model.clone());

@@ -1,0 +1,34 @@
+//! Why a stream ends, and whether the phone call ends with it.
+
+/// Why a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// Twilio said that the call is over.
+    CallerHungUp,
+    /// Twilio's socket went without a word; the call may be alive.
+    StreamLost,
+    /// OpenAI could not be reached or left; the call is alive.
+    ModelLost,
+    /// OpenAI refused the session's settings; the call is alive.
+    SessionRefused,
+    /// OpenAI did not confirm the session in time; the call is alive.
+    SetupTimedOut,
+}
+
+impl EndReason {
+    /// The word that stands in records and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CallerHungUp => "caller_hung_up",
+            Self::StreamLost => "stream_lost",
+            Self::ModelLost => "model_lost",
+            Self::SessionRefused => "session_refused",
+            Self::SetupTimedOut => "setup_timed_out",
+        }
+    }
+
+    /// Whether the phone call is over as well; otherwise Twilio asks how to go on.
+    pub const fn ends_call(self) -> bool {
+        matches!(self, Self::CallerHungUp)
+    }
+}
