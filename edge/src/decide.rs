@@ -1,4 +1,7 @@
 //! From a webhook and what the replica says to a plan: answer, ask the origin, or deliver to it.
+//!
+//! The replica may be a minute old. What it says is acted on here only where that can be mended (the origin checks a
+//! stream that opens); a call that would be refused or a message that would be skipped is the origin's to judge.
 
 use serde::de::DeserializeOwned;
 use shared::AgentId;
@@ -178,21 +181,20 @@ fn reject(rejection: &Rejection, state: ReplicaState) -> Plan {
 fn vapi(message: &Message, replica: &Replica) -> Plan {
     let (route, state) = read(replica, |_: &AssistantRoute| true);
     // The pin of a call is known to the origin only.
-    let decision = match decide_vapi(None, Lookup::Replica(route.as_ref()), message.call_created_at) {
-        VapiDecision::Skip => {
-            let answer = Reply::json(&refuse(message, Refusal::Switched));
-            let plan = Plan::new("skip", state, Action::Answer(answer));
-            return Plan { agent_id: route.map(|route| route.agent_id), ..plan };
-        }
-        VapiDecision::Process => "process",
-        VapiDecision::AskOrigin | VapiDecision::Unknown => "ask_origin",
+    let (decision, refusal) = match decide_vapi(None, Lookup::Replica(route.as_ref()), message.call_created_at) {
+        VapiDecision::Process => ("process", Refusal::Unavailable),
+        // A message that is skipped is lost, and the replica may be a minute old: it was perhaps read before the agent
+        // came back to Vapi. The origin confirms and records it; to a question that it cannot be asked, the replica's
+        // word is the answer.
+        VapiDecision::Skip => ("skip", Refusal::Switched),
+        VapiDecision::AskOrigin | VapiDecision::Unknown => ("ask_origin", Refusal::Unavailable),
     };
-    let unavailable = Reply::json(&refuse(message, Refusal::Unavailable));
+    let ours = Reply::json(&refuse(message, refusal));
     let forwarding = match &message.kind {
-        MessageType::AssistantRequest => Forwarding::Ask { limit_ms: ASSISTANT_LIMIT_MS, otherwise: unavailable },
-        kind if kind.needs_answer() => Forwarding::Ask { limit_ms: QUESTION_LIMIT_MS, otherwise: unavailable },
+        MessageType::AssistantRequest => Forwarding::Ask { limit_ms: ASSISTANT_LIMIT_MS, otherwise: ours },
+        kind if kind.needs_answer() => Forwarding::Ask { limit_ms: QUESTION_LIMIT_MS, otherwise: ours },
         // For an event the answer is the same empty object, whether it was taken or kept.
-        _ => Forwarding::Deliver { limit_ms: EVENT_LIMIT_MS, accepted: unavailable },
+        _ => Forwarding::Deliver { limit_ms: EVENT_LIMIT_MS, accepted: ours },
     };
     let plan = Plan::new(decision, state, Action::Forward(forwarding));
     Plan { agent_id: route.map(|route| route.agent_id), ..plan }
@@ -359,16 +361,21 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_began_after_the_switch_is_skipped() {
+    fn a_skip_is_the_origins_to_confirm() {
         let switched = assistant("openai-realtime", Some("2026-11-22T12:00:00Z"));
-        let message = |created: &str| {
-            vapi_message(&json!({"type": "tool-calls", "call": {"id": "c", "assistantId": "a", "createdAt": created},
+        let message = |kind: &str, created: &str| {
+            vapi_message(&json!({"type": kind, "call": {"id": "c", "assistantId": "a", "createdAt": created},
                 "toolCallList": [{"id": "t1", "function": {"name": "f"}}]}))
         };
-        let skipped = plan(&message("2026-11-22T12:00:00Z"), &switched, "");
-        assert_eq!(skipped.decision, "skip");
-        assert!(answered(&skipped).body.contains("no longer served"));
-        assert_eq!(plan(&message("2026-11-22T11:59:59Z"), &switched, "").decision, "process");
-        assert_eq!(plan(&message("?"), &switched, "").decision, "ask_origin");
+        let question = |created| plan(&message("tool-calls", created), &switched, "");
+        let skipped = question("2026-11-22T12:00:00Z");
+        assert_eq!((skipped.decision, skipped.agent_id.map(|id| id.to_string()).as_deref()), ("skip", Some(AGENT)));
+        assert!(asked(&skipped).1.body.contains("no longer served"), "{skipped:?}");
+        assert_eq!(question("2026-11-22T11:59:59Z").decision, "process");
+        assert_eq!(question("?").decision, "ask_origin");
+        let event = plan(&message("hang", "2026-11-22T12:00:00Z"), &switched, "");
+        let accepted = Reply::json(&json!({}));
+        assert_eq!(event.decision, "skip");
+        assert_eq!(event.action, Action::Forward(Forwarding::Deliver { limit_ms: 3_000, accepted }));
     }
 }

@@ -92,11 +92,10 @@ pub struct Entry<'a> {
 pub async fn open<'a>(app: &App, delivery: Delivery<'a>) -> Result<Option<Entry<'a>>, StoreError> {
     let mut transaction = app.db.begin().await?;
     let hash = Sha256::digest(delivery.body);
-    let kind_fits = delivery.kind.len() <= MAX_KIND_BYTES && delivery.kind.bytes().all(|byte| byte.is_ascii_graphic());
     let entry = NewEntry {
         delivery_id: delivery.id,
         source: delivery.source.as_str(),
-        kind: if kind_fits { delivery.kind } else { "other" },
+        kind: bounded_kind(delivery.kind),
         body_sha256: &hash,
         call_sid: delivery.call_sid,
         vapi_call_id: delivery.vapi_call_id,
@@ -136,6 +135,12 @@ impl DerefMut for Entry<'_> {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.transaction
     }
+}
+
+/// The sender's word for a type as it is kept: short, and nothing that the database cannot hold.
+pub fn bounded_kind(kind: &str) -> &str {
+    let fits = kind.len() <= MAX_KIND_BYTES && kind.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { kind } else { "other" }
 }
 
 fn count(metrics: &Metrics, source: Source, outcome: &'static str) {

@@ -232,12 +232,15 @@ async fn report(conn: &mut PgConnection, message: &Message, body: &[u8], call: &
     end(conn, message, call, ended_at).await
 }
 
+/// A call that is skipped may send several messages a second: of each type the first of a minute is logged, and
+/// `tandem_deliveries_total` counts them all.
 async fn skipped(conn: &mut PgConnection, agent_id: AgentId, message: &Message) -> Result<(), StoreError> {
     let Some(agent) = store::agents::by_id(conn, agent_id).await? else { return Ok(()) };
+    let kind = inbox::bounded_kind(message.kind.as_str());
     let event = NewEvent {
         agent_id: Some(agent_id),
-        details: json!({ "type": message.kind.as_str(), "vapiCallId": message.call_id }),
+        details: json!({ "type": kind, "vapiCallId": message.call_id }),
         ..NewEvent::new(agent.project_id, "webhook.skipped", &Actor::Origin)
     };
-    store::events::append(conn, &event).await
+    store::events::append_once_a_minute(conn, &event, kind).await
 }

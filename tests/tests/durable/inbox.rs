@@ -48,14 +48,47 @@ async fn a_repeated_event_is_acknowledged_and_changes_nothing() {
 #[tokio::test]
 async fn equal_deliveries_at_once_have_one_effect() {
     let world = World::start().await;
-    // The agent has left Vapi, so each message that takes effect logs an event.
-    world.execute("update agents set system_type = 'openai-realtime', switched_at = '2026-01-01' where vapi_assistant_id is not null").await;
+    leave_vapi(&world).await;
 
     let answers = join_all((0..16).map(|_| world.vapi(status("call-1", "ended")))).await;
 
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-    assert_eq!(world.count("select count(*) from event_log where type = 'webhook.skipped'").await, 1);
     assert_eq!(world.count("select count(*) from webhook_inbox where state = 'skipped'").await, 1);
+    for (outcome, times) in [("skipped", 1), ("repeated", 15)] {
+        let line = format!(r#"tandem_deliveries_total{{source="vapi",outcome="{outcome}"}}"#);
+        assert_eq!(world.metric(&line), times, "{outcome}");
+    }
+}
+
+/// Calls that begin from now on are not Vapi's.
+async fn leave_vapi(world: &World) {
+    world.execute("update agents set system_type = 'openai-realtime', switched_at = '2026-01-01' where vapi_assistant_id is not null").await;
+}
+
+#[tokio::test]
+async fn of_each_type_the_first_skip_of_a_minute_is_logged() {
+    let world = World::start().await;
+    leave_vapi(&world).await;
+    let odd = format!("odd\0{}", "x".repeat(9000));
+
+    let sent = (0..12).flat_map(|i| {
+        let call = format!("call-{i}");
+        [status(&call, "ended"), report(&call, "Hello"), message(&odd, &call, &json!({}))]
+    });
+    let answers = join_all(sent.map(|message| world.vapi(message))).await;
+
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert_eq!(world.count("select count(*) from webhook_inbox where state = 'skipped'").await, 36);
+    assert_eq!(world.count("select count(*) from calls").await, 0);
+    for kind in ["status-update", "end-of-call-report", "other"] {
+        let logged = format!("from event_log where type = 'webhook.skipped' and details->>'type' = '{kind}'");
+        let logged = world.count(&format!("select count(*) {logged}")).await;
+        // Two when the minute changed meanwhile.
+        assert!((1..=2).contains(&logged), "{logged} of {kind}");
+    }
+    let twice = "select count(*) from (select 1 from event_log where type = 'webhook.skipped'
+                 group by agent_id, details->>'type', date_trunc('minute', at) having count(*) > 1) twice";
+    assert_eq!(world.count(twice).await, 0);
 }
 
 #[tokio::test]

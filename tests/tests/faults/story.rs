@@ -10,7 +10,7 @@ pub(crate) enum Story {
     Vapi,
     /// At Vapi, begun before its agent was switched: it is recorded like the first.
     InFlight,
-    /// At Vapi, begun after its agent was switched: nothing of it counts, and each skip is logged.
+    /// At Vapi, begun after its agent was switched: nothing of it counts, and skips are logged.
     Skipped,
     /// Bridged by us and recorded before the first event; this is Twilio's last word on it, if there is one.
     Bridged { last: Option<&'static str> },

@@ -122,13 +122,13 @@ impl Witness {
             writes: writes.remove(&id).unwrap_or_default(),
         });
         let skips: Vec<(Option<String>, Option<String>, i64)> = query_as(
-            "select details->>'vapiCallId', details->>'type', count(*) from event_log
+            "select details->>'type', date_trunc('minute', at)::text, count(*) from event_log
              where type = 'webhook.skipped' group by 1, 2",
         )
         .fetch_all(&mut *conn)
         .await?;
-        let skips = skips.into_iter().map(|(call, kind, count)| {
-            let key = (call.unwrap_or_default(), kind.unwrap_or_default());
+        let skips = skips.into_iter().map(|(kind, minute, count)| {
+            let key = (kind.unwrap_or_default(), minute.unwrap_or_default());
             Ok((key, usize::try_from(count)?))
         });
         Ok(Seen { inbox, calls: calls.collect(), skips: skips.collect::<anyhow::Result<_>>()? })
