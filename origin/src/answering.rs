@@ -1,7 +1,9 @@
 //! How a phone call is answered: the decision, made from Postgres, carried out as TwiML.
 //!
 //! The same table as at the edge (`shared::decision`). A call is pinned to its system here, before anything is done
-//! for it, so that whatever is repeated finds the pin.
+//! for it, so that whatever is repeated finds the pin. A call that the system of its pin cannot have goes [`elsewhere`].
+
+mod elsewhere;
 
 use secrecy::ExposeSecret as _;
 use shared::decision::{Rejection, VoiceDecision, decide_voice};
@@ -22,6 +24,9 @@ use crate::store::{self, StoreError};
 
 /// How often a call that lost its stream is taken up again; a stream that fails so often will fail once more.
 const MAX_RESUMES: i32 = 5;
+
+/// Why a call is handed on that is one too many for this process.
+pub const AT_CAPACITY: &str = "at_capacity";
 
 /// A webhook about a call, and where Twilio is to come back to.
 #[derive(Debug)]
@@ -52,7 +57,10 @@ pub async fn voice(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreEr
     tracing::info!(%call_sid, decision = decision.as_str(), "incoming call decided");
     match (decision, known) {
         (VoiceDecision::Bridge { agent_id }, Some(known)) => {
-            begin(app, incoming, &known, SystemType::OpenaiRealtime).await?;
+            let call = begin(app, incoming, &known, SystemType::OpenaiRealtime).await?;
+            if !app.live.has_room(call.id, app.config.max_live_calls) {
+                return elsewhere::hand_on(app, incoming, &call, AT_CAPACITY).await;
+            }
             Ok(bridge(app, incoming.base, call_sid.clone(), agent_id, 0))
         }
         (VoiceDecision::BypassToVapi { .. }, Some(known)) => bypass(app, incoming, &known).await,
@@ -84,7 +92,14 @@ pub async fn resume(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreE
         Some(call) if call.ended_at.is_some() => Ok(answer::hang_up()),
         // The edge, with a replica of another time, has bridged a call that had begun at Vapi.
         Some(call) if call.system_type == SystemType::Vapi => voice(app, incoming).await,
-        Some(call) => take_up(app, incoming, &call).await,
+        Some(call) => match &call.pin_reason {
+            Some(reason) => elsewhere::hand_on(app, incoming, &call, reason).await,
+            // Whoever reaches an origin that stops asks again, and reaches another one.
+            None if app.shutdown.is_cancelled() => {
+                Ok(answer::hold(incoming.base, answer::path::RESUME, incoming.attempt))
+            }
+            None => take_up(app, incoming, &call).await,
+        },
     }
 }
 

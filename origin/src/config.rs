@@ -38,6 +38,8 @@ pub struct Config {
     pub cloudflare: Option<Cloudflare>,
     /// `DRAIN_TIMEOUT_SECONDS`: how long calls may go on after a request to stop; default 600.
     pub drain_timeout: Duration,
+    /// `MAX_LIVE_CALLS`: how many calls this process bridges at a time; what comes beyond is handed on. `None`: no limit.
+    pub max_live_calls: Option<usize>,
     /// `TOOLS_ALLOW_PRIVATE=1`: tools may be called on private and link-local addresses.
     pub tools_allow_private: bool,
 }
@@ -244,6 +246,8 @@ impl Vars<'_> {
         let cloudflare = self.cloudflare();
         let drain =
             self.parsed("DRAIN_TIMEOUT_SECONDS", &DEFAULT_DRAIN_TIMEOUT.as_secs().to_string(), "a number of seconds");
+        let max_live_calls =
+            self.optional("MAX_LIVE_CALLS").map(|_| self.parsed("MAX_LIVE_CALLS", "", "a number of calls"));
         let tools_allow_private = self.flag("TOOLS_ALLOW_PRIVATE");
 
         if let Some(url) = &edge_url
@@ -262,6 +266,7 @@ impl Vars<'_> {
             vapi,
             cloudflare,
             drain_timeout: Duration::from_secs(drain?),
+            max_live_calls: max_live_calls.flatten(),
             tools_allow_private,
         })
     }
@@ -437,6 +442,7 @@ mod tests {
             "TWILIO_ACCOUNT_SID" => Some("AC1".to_owned()),
             "VAPI_API_URL" => Some("http://vapi.example.com".to_owned()),
             "BIND_ADDR" => Some("8080".to_owned()),
+            "MAX_LIVE_CALLS" => Some("many".to_owned()),
             _ => None,
         })
         .unwrap_err()
@@ -449,6 +455,7 @@ mod tests {
             "TWILIO_AUTH_TOKEN is not set, but TWILIO_ACCOUNT_SID is",
             "VAPI_API_URL must",
             "BIND_ADDR must",
+            "MAX_LIVE_CALLS must",
         ] {
             assert!(faults.contains(name), "{name}: {faults}");
         }
@@ -462,11 +469,13 @@ mod tests {
             ("TWILIO_ACCOUNT_SID", "AC0123"),
             ("TWILIO_AUTH_TOKEN", "new, old"),
             ("DRAIN_TIMEOUT_SECONDS", "30"),
+            ("MAX_LIVE_CALLS", "700"),
         ])
         .unwrap();
         assert_eq!(config.openai.unwrap().model, "gpt-realtime-2.1");
         assert_eq!(exposed(&config.twilio.unwrap().auth_tokens), ["new", "old"]);
         assert_eq!(config.drain_timeout, Duration::from_secs(30));
+        assert_eq!(config.max_live_calls, Some(700));
     }
 
     #[test]

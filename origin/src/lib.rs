@@ -8,6 +8,7 @@ pub mod bridge;
 pub mod calls;
 pub mod config;
 pub mod dead_letters;
+pub mod drain;
 pub mod explain;
 pub mod http;
 pub mod import;
@@ -63,6 +64,8 @@ pub struct App {
     pub live: LiveCalls,
     /// Cancelled when the process should stop: nothing new is begun, what runs may finish.
     pub shutdown: CancellationToken,
+    /// Cancelled when the time to finish is over: calls leave this process, alive.
+    pub handover: CancellationToken,
     /// What must finish before the process ends, such as calls. Spawn on it, and watch `shutdown`.
     pub tasks: TaskTracker,
 }
@@ -80,8 +83,8 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let tasks = TaskTracker::new();
         let recorder = Recorder::start(db.clone(), Arc::clone(&metrics));
-        let (live, shutdown) = (LiveCalls::default(), CancellationToken::new());
-        Ok(Arc::new(Self { config, db, http, tools, metrics, recorder, live, shutdown, tasks }))
+        let (live, shutdown, handover) = (LiveCalls::default(), CancellationToken::new(), CancellationToken::new());
+        Ok(Arc::new(Self { config, db, http, tools, metrics, recorder, live, shutdown, handover, tasks }))
     }
 }
 

@@ -4,24 +4,30 @@ mod commands;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, Subcommand};
 use origin::config::{self, Config, LogFormat};
 use origin::seed::{self, VapiIds};
 use origin::store::api_keys::{self, Role};
 use origin::store::projects;
-use origin::{App, http, jobs, keys, replication, store, telemetry};
+use origin::{App, drain, http, jobs, keys, replication, store, telemetry};
 use secrecy::ExposeSecret as _;
 use shared::{AssistantId, ProjectId};
 use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::commands::dead_letters::DeadLettersCommand;
 use crate::commands::import::ImportCommand;
 use crate::commands::replica::ReplicaCommand;
 use crate::commands::route::RouteCommand;
+
+/// How long it may take, once the calls are gone, to answer the last requests, write the last records and stop jobs.
+const FINISH_LIMIT: Duration = Duration::from_secs(20);
 
 /// Moves phone agents between Vapi and OpenAI Realtime. Configured by environment variables.
 #[derive(Debug, Parser)]
@@ -128,23 +134,31 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
     cancel_on_signal(&app)?;
     tracing::info!("Listening on http://{address}");
+    // Webhooks are answered until the calls are gone.
+    let drained = CancellationToken::new();
     let server = axum::serve(listener, http::router(Arc::clone(&app)))
-        .with_graceful_shutdown(app.shutdown.clone().cancelled_owned());
+        .with_graceful_shutdown(drained.clone().cancelled_owned())
+        .into_future();
+    let mut server = tokio::spawn(server);
+    tokio::select! {
+        result = &mut server => {
+            result??;
+            bail!("the server ended by itself");
+        }
+        () = app.shutdown.cancelled() => drain::drain(&app, drain_timeout).await,
+    }
+    drained.cancel();
     let finish = async {
-        server.await?;
-        app.tasks.close();
+        server.await??;
         app.tasks.wait().await;
         app.recorder.flush().await;
         jobs.await?;
         anyhow::Ok(())
     };
-    let late = async {
-        app.shutdown.cancelled().await;
-        tokio::time::sleep(drain_timeout).await;
-    };
-    tokio::select! {
-        result = finish => result?,
-        () = late => tracing::warn!("Stopped with work unfinished, after DRAIN_TIMEOUT_SECONDS"),
+    if let Ok(result) = timeout(FINISH_LIMIT, finish).await {
+        result?;
+    } else {
+        tracing::error!("Stopped with work unfinished");
     }
     tracing::info!("Stopped");
     Ok(())
@@ -160,7 +174,6 @@ fn cancel_on_signal(app: &App) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("Stopping: no new work, what runs may finish");
         shutdown.cancel();
     });
     Ok(())

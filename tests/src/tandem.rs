@@ -201,6 +201,13 @@ impl Tandem {
         Ok(tandem)
     }
 
+    /// Lets the origin's public names lead to another origin, as a load balancer does.
+    pub async fn lead_to(&self, origin: &Origin) -> std::io::Result<()> {
+        self.hosts.map(ORIGIN_URL, &origin.base_url());
+        self.hosts.map("wss://origin.tandem.test", &origin.base_url());
+        self.link.lead_to(origin.address()).await
+    }
+
     /// The seeded agent with this name.
     pub fn agent(&self, name: &str) -> anyhow::Result<&SeededAgent> {
         self.seeded.agents.iter().find(|agent| agent.name == name).with_context(|| format!("no agent {name:?}"))

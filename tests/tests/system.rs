@@ -13,8 +13,12 @@ mod decisions;
 mod handover;
 #[path = "system/input.rs"]
 mod input;
+#[path = "system/leaving.rs"]
+mod leaving;
 #[path = "system/loss.rs"]
 mod loss;
+#[path = "system/survival.rs"]
+mod survival;
 #[path = "system/switching.rs"]
 mod switching;
 #[path = "system/tokens.rs"]

@@ -61,6 +61,8 @@ pub enum Input<'a> {
         /// Text for the model.
         output: String,
     },
+    /// This process stops: another one takes the call up.
+    Leave,
     /// The deadline that [`Call::deadline`] named has come.
     Tick,
 }
@@ -153,6 +155,7 @@ impl Call {
             Input::Model(event) => self.model(now, event, out),
             Input::ModelGone => self.model_lost(now, Loss::Gone, out),
             Input::ToolDone { call_id, output } => self.tool_done(now, &call_id, &output, out),
+            Input::Leave => self.end(now, EndReason::HandedOver, out),
             Input::Tick => self.tick(now, out),
         }
     }

@@ -50,19 +50,32 @@ enum Woken {
     Model(Option<tokio_tungstenite::tungstenite::Utf8Bytes>),
     Tool(ToolDone),
     Ping,
+    Leave,
     Deadline,
     /// A message that carries nothing for us, such as a pong.
     Nothing,
 }
 
-/// Runs a stream to its end and closes both sockets.
+/// A stream that has ended, with what is still to be closed.
+#[derive(Debug)]
+pub struct Ended {
+    /// Why.
+    pub reason: EndReason,
+    caller: WebSocket,
+    model: Option<Socket>,
+}
+
+/// Runs a stream to its end. `leave` tells when this process has no more time for it.
 pub async fn run(
     mut caller: WebSocket,
     mut call: Call,
     connecting: impl Future<Output = Result<Socket, ConnectError>>,
+    leave: impl Future<Output = ()>,
     effects: &mut impl Effects,
-) -> EndReason {
+) -> Ended {
     let started = Instant::now();
+    let mut leave = pin!(leave);
+    let mut leaving = false;
     let mut connecting = pin!(connecting);
     let mut model: Option<Socket> = None;
     let mut connected = false;
@@ -80,6 +93,7 @@ pub async fn run(
             Some(done) = tools.recv() => Woken::Tool(done),
             () = sleep_until(deadline.unwrap_or(started)), if deadline.is_some() => Woken::Deadline,
             _ = ping.tick() => Woken::Ping,
+            () = &mut leave, if !leaving => Woken::Leave,
         };
         let now = millis(started);
         match &woken {
@@ -94,6 +108,10 @@ pub async fn run(
             },
             Woken::Model(None) => call.handle(now, Input::ModelGone, &mut out),
             Woken::Deadline => call.handle(now, Input::Tick, &mut out),
+            Woken::Leave => {
+                leaving = true;
+                call.handle(now, Input::Leave, &mut out);
+            }
             Woken::Ping | Woken::Nothing | Woken::Connected(_) | Woken::Tool(_) => {}
         }
         match woken {
@@ -123,8 +141,7 @@ pub async fn run(
         }
         if let Some(reason) = perform(&mut out, &mut call, started, &mut caller, &mut model, effects, &tool_done).await
         {
-            close(caller, model).await;
-            return reason;
+            return Ended { reason, caller, model };
         }
     }
 }
@@ -208,10 +225,13 @@ async fn next(model: &mut Option<Socket>) -> Woken {
     }
 }
 
-async fn close(mut caller: WebSocket, model: Option<Socket>) {
-    let _ = timeout(CLOSE_LIMIT, caller.send(CallerMessage::Close(None))).await;
-    if let Some(mut socket) = model {
-        let _ = timeout(CLOSE_LIMIT, socket.close(None)).await;
+impl Ended {
+    /// Closes both sockets. If the call is alive, Twilio asks at once how it goes on.
+    pub async fn close(mut self) {
+        let _ = timeout(CLOSE_LIMIT, self.caller.send(CallerMessage::Close(None))).await;
+        if let Some(mut socket) = self.model {
+            let _ = timeout(CLOSE_LIMIT, socket.close(None)).await;
+        }
     }
 }
 

@@ -24,8 +24,9 @@ use super::session;
 use super::transcript::Role;
 use super::twilio::{Event, Start};
 use crate::App;
-use crate::answering::unix_now;
+use crate::answering::{AT_CAPACITY, unix_now};
 use crate::calls::{Entry, add_usage};
+use crate::live_calls::LiveStream;
 use crate::providers::openai;
 use crate::store::agents::Agent;
 use crate::store::calls::{CallStatus, NewCall};
@@ -60,6 +61,8 @@ enum Refused {
     NoAgent,
     #[error("the agent is not on openai-realtime")]
     OtherSystem,
+    #[error("as many calls are live as MAX_LIVE_CALLS allows")]
+    AtCapacity,
     #[error("the call is over or belongs to another system")]
     NotOurs,
     #[error("the agent or the origin is not configured for OpenAI Realtime")]
@@ -93,17 +96,23 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
             return;
         }
     };
-    let Admitted { model, setup, mut effects } = admitted;
+    let Admitted { model, setup, mut effects, live } = admitted;
     let (call_sid, agent_id) = (effects.call_sid.clone(), effects.agent.id);
     tracing::info!(%call_sid, %agent_id, system = "openai-realtime", "media stream started");
     app.metrics.live_calls.inc();
-    let _live = app.live.enter(effects.call_id);
     let connecting = openai::connect(app.config.openai.as_ref(), &model);
-    let reason = Box::pin(pump::run(socket, Call::new(setup, 0), connecting, &mut effects)).await;
-    app.metrics.live_calls.dec();
+    let ended =
+        Box::pin(pump::run(socket, Call::new(setup, 0), connecting, app.handover.cancelled(), &mut effects)).await;
+    let reason = ended.reason;
     if reason.ends_call() {
         app.recorder.record(effects.call_id, Entry::Ended(reason.as_str()));
+    } else {
+        // Whoever takes the call up replays what is written.
+        let _ = timeout(FLUSH_LIMIT, app.recorder.flush()).await;
     }
+    ended.close().await;
+    app.metrics.live_calls.dec();
+    drop(live);
     tracing::info!(%call_sid, %agent_id, reason = reason.as_str(), "media stream ended");
 }
 
@@ -129,6 +138,7 @@ struct Admitted {
     model: String,
     setup: Setup,
     effects: CallEffects,
+    live: LiveStream,
 }
 
 async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
@@ -155,6 +165,12 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
         let _ = timeout(FLUSH_LIMIT, app.recorder.flush()).await;
         call = store::calls::by_call_sid(&mut conn, &call_sid).await?.ok_or(Refused::NotOurs)?;
     }
+    // A conversation that goes on is never one too many.
+    let limit = app.config.max_live_calls.filter(|_| call.resumes == 0);
+    let Some(live) = app.live.enter(call.id, limit) else {
+        store::calls::must_leave(&mut conn, call.id, AT_CAPACITY).await?;
+        return Err(Refused::AtCapacity);
+    };
     let past = transcript_items::of_call(&mut conn, call.id).await?;
     drop(conn);
 
@@ -178,7 +194,7 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     };
     let model = settings.model.clone().unwrap_or_else(|| openai.model.clone());
     let effects = CallEffects { app: Arc::clone(app), agent, call_id: call.id, call_sid, usage: call.usage };
-    Ok(Admitted { model, setup, effects })
+    Ok(Admitted { model, setup, effects, live })
 }
 
 /// Records the call and pins it to this system. A call that began here goes on here, whatever its agent is on now; a

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use crate::App;
 use crate::bridge::stream;
+use crate::http::problem::Problem;
 
 /// Twilio's messages are some 400 bytes; OpenAI's own example allows as much.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -20,6 +22,11 @@ pub fn router() -> Router<Arc<App>> {
 }
 
 async fn upgrade(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Response {
+    if app.shutdown.is_cancelled() {
+        // Twilio takes it for a stream that ended, and asks how the call goes on.
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "The origin is shutting down.")
+            .into_response();
+    }
     upgrade.max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES).on_upgrade(move |socket| {
         // The process waits for its calls before it ends.
         let tasks = app.tasks.clone();

@@ -72,8 +72,10 @@ pub struct Call {
     pub from: Option<String>,
     /// Whom they called.
     pub to: Option<String>,
-    /// The system that the call belongs to, for good.
+    /// The system that the call belongs to: the one it began on, unless that could not have it.
     pub system_type: SystemType,
+    /// Why it is not, or will not stay, on the system that it began on.
+    pub pin_reason: Option<String>,
     /// How far it has come.
     pub status: CallStatus,
     /// When we first heard of it.
@@ -123,6 +125,7 @@ struct Row {
     from_number: Option<String>,
     to_number: Option<String>,
     system_type: String,
+    pin_reason: Option<String>,
     status: String,
     started_at: OffsetDateTime,
     answered_at: Option<OffsetDateTime>,
@@ -146,6 +149,7 @@ impl TryFrom<Row> for Call {
             from: row.from_number,
             to: row.to_number,
             system_type: text(&row.system_type, "system type")?,
+            pin_reason: row.pin_reason,
             status: row.status.parse()?,
             started_at: row.started_at,
             answered_at: row.answered_at,
@@ -182,7 +186,7 @@ pub async fn begin(conn: &mut PgConnection, call: &NewCall<'_>) -> Result<(Call,
     // A conflicting insert has waited for the other one to commit, so its row is visible now.
     let row = sqlx::query_as!(
         Row,
-        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type, pin_reason,
                 status, started_at, answered_at, ended_at, end_reason, resumes, usage
          from calls where call_sid = $1 or vapi_call_id = $2 order by id limit 1",
         call.call_sid.map(CallSid::as_str),
@@ -197,7 +201,7 @@ pub async fn begin(conn: &mut PgConnection, call: &NewCall<'_>) -> Result<(Call,
 pub async fn by_call_sid(conn: &mut PgConnection, call_sid: &CallSid) -> Result<Option<Call>> {
     sqlx::query_as!(
         Row,
-        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type, pin_reason,
                 status, started_at, answered_at, ended_at, end_reason, resumes, usage
          from calls where call_sid = $1",
         call_sid.as_str()
@@ -212,7 +216,7 @@ pub async fn by_call_sid(conn: &mut PgConnection, call_sid: &CallSid) -> Result<
 pub async fn by_vapi_call_id(conn: &mut PgConnection, vapi_call_id: &VapiCallId) -> Result<Option<Call>> {
     sqlx::query_as!(
         Row,
-        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type, pin_reason,
                 status, started_at, answered_at, ended_at, end_reason, resumes, usage
          from calls where vapi_call_id = $1",
         vapi_call_id.as_str()
@@ -227,7 +231,7 @@ pub async fn by_vapi_call_id(conn: &mut PgConnection, vapi_call_id: &VapiCallId)
 pub async fn get(conn: &mut PgConnection, project: ProjectId, id: CallId) -> Result<Option<Call>> {
     sqlx::query_as!(
         Row,
-        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type, pin_reason,
                 status, started_at, answered_at, ended_at, end_reason, resumes, usage
          from calls where project_id = $1 and id = $2",
         project.0,
@@ -243,7 +247,7 @@ pub async fn get(conn: &mut PgConnection, project: ProjectId, id: CallId) -> Res
 pub async fn list(conn: &mut PgConnection, project: ProjectId, limit: i64) -> Result<Vec<Call>> {
     sqlx::query_as!(
         Row,
-        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type, pin_reason,
                 status, started_at, answered_at, ended_at, end_reason, resumes, usage
          from calls where project_id = $1 order by id desc limit $2",
         project.0,
@@ -274,6 +278,54 @@ pub async fn set_call_sid(conn: &mut PgConnection, id: CallId, call_sid: &CallSi
         .execute(conn)
         .await?;
     Ok(())
+}
+
+/// Notes who calls whom, as far as that is not known yet.
+pub async fn set_parties(
+    conn: &mut PgConnection,
+    id: CallId,
+    number: Option<NumberId>,
+    from: Option<&str>,
+    to: Option<&str>,
+) -> Result<()> {
+    sqlx::query!(
+        "update calls set number_id = coalesce(number_id, $2), from_number = coalesce(from_number, $3),
+                          to_number = coalesce(to_number, $4)
+         where id = $1 and (number_id is null or from_number is null or to_number is null)",
+        id.0,
+        number.map(|id| id.0),
+        from,
+        to
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes that the call's system cannot have it, and why. The first reason counts; an ended call needs none.
+pub async fn must_leave(conn: &mut PgConnection, id: CallId, reason: &str) -> Result<()> {
+    sqlx::query!(
+        "update calls set pin_reason = $2 where id = $1 and pin_reason is null and status <> 'ended'",
+        id.0,
+        reason
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Moves the pin of a call that its system cannot have. `false`: it was moved before, or the call is over.
+pub async fn move_pin(conn: &mut PgConnection, id: CallId, to: SystemType, reason: &str) -> Result<bool> {
+    let done = sqlx::query!(
+        "update calls set system_type = $2, pin_reason = coalesce(pin_reason, $3)
+         where id = $1 and system_type <> $2 and status <> 'ended'",
+        id.0,
+        to.as_str(),
+        reason
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Notes that the call was answered. The first time counts; for an ended call it is too late.
@@ -317,7 +369,7 @@ pub async fn silent(
     let live: Vec<Uuid> = live.iter().map(|id| id.0).collect();
     sqlx::query_as!(
         Row,
-        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type, pin_reason,
                 status, started_at, answered_at, ended_at, end_reason, resumes, usage
          from calls
          where status <> 'ended' and id <> all($3)
@@ -340,7 +392,7 @@ pub async fn silent(
 pub async fn open_between(conn: &mut PgConnection, project: ProjectId, from: &E164, to: &E164) -> Result<Vec<Call>> {
     sqlx::query_as!(
         Row,
-        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type,
+        "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type, pin_reason,
                 status, started_at, answered_at, ended_at, end_reason, resumes, usage
          from calls
          where project_id = $1 and from_number = $2 and to_number = $3 and status <> 'ended' order by id desc limit 10",

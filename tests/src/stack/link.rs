@@ -46,6 +46,7 @@ pub struct Link {
 enum Command {
     Set(State, oneshot::Sender<io::Result<()>>),
     Cut(oneshot::Sender<io::Result<()>>),
+    Lead(SocketAddr, oneshot::Sender<io::Result<()>>),
 }
 
 impl Link {
@@ -82,6 +83,12 @@ impl Link {
         self.command(Command::Cut(done), answer).await
     }
 
+    /// Leads new connections to another target.
+    pub async fn lead_to(&self, target: SocketAddr) -> io::Result<()> {
+        let (done, answer) = oneshot::channel();
+        self.command(Command::Lead(target, done), answer).await
+    }
+
     async fn command(&self, command: Command, answer: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
         let gone = || io::Error::other("the link has ended");
         self.commands.send(command).await.map_err(|_| gone())?;
@@ -95,7 +102,12 @@ impl Drop for Link {
     }
 }
 
-async fn serve(listener: TcpListener, address: SocketAddr, target: SocketAddr, mut commands: mpsc::Receiver<Command>) {
+async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    mut target: SocketAddr,
+    mut commands: mpsc::Receiver<Command>,
+) {
     let mut listener = Some(listener);
     let (state, watched) = watch::channel(State::Open);
     let mut connections = JoinSet::new();
@@ -105,6 +117,10 @@ async fn serve(listener: TcpListener, address: SocketAddr, target: SocketAddr, m
                 None => break,
                 Some(Command::Cut(done)) => {
                     connections.shutdown().await;
+                    let _ = done.send(Ok(()));
+                }
+                Some(Command::Lead(to, done)) => {
+                    target = to;
                     let _ = done.send(Ok(()));
                 }
                 Some(Command::Set(new, done)) => {

@@ -1,8 +1,9 @@
 //! The origin as it is deployed: the binary `tandem` in a process of its own.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -83,6 +84,16 @@ impl Origin {
         Ok(())
     }
 
+    /// Starts another one with the same variables, on a port of its own.
+    pub async fn start_another(&self) -> io::Result<Self> {
+        Self::start(self.env.clone()).await
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
     /// Where it answers.
     pub fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
@@ -108,6 +119,16 @@ impl Origin {
             Some(process) => process.kill().await,
             None => Ok(()),
         }
+    }
+
+    /// Asks it to stop, as a deployment does, and does not wait.
+    pub fn terminate(&self) -> io::Result<()> {
+        self.process.as_ref().map_or(Ok(()), |process| process.signal(Signal::TERM))
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&self) -> Option<ExitStatus> {
+        self.process.as_ref()?.wait().await
     }
 
     /// Asks it to stop and waits until it has.

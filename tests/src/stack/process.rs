@@ -110,6 +110,11 @@ impl Process {
         exit.wait_for(Option::is_some).await.ok().and_then(|status| *status)
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(self.group, signal)?)
+    }
+
     /// Asks it to end by `signal`, and kills whatever of its group is there after `limit`.
     pub async fn stop(&self, signal: Signal, limit: Duration) -> io::Result<()> {
         if self.ended().is_none() {

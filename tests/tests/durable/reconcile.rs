@@ -112,7 +112,7 @@ async fn a_live_call_is_not_touched() {
     let world = world(&providers).await;
     let call = open_call(&world, "CA01", Duration::hours(2)).await;
     providers.set("CA01", 200, json!({ "status": "completed" }));
-    let stream = world.app.live.enter(call);
+    let stream = world.app.live.enter(call, None);
     run(&world).await;
     assert!(providers.asked().is_empty());
 

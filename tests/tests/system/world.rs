@@ -56,6 +56,10 @@ impl Spec {
         Self { agent_on: VAPI, number_on: VAPI, handover, ..Self::bridged() }
     }
 
+    pub(crate) const fn handing_over(self, handover: &'static str) -> Self {
+        Self { handover, ..self }
+    }
+
     pub(crate) const fn falling_back_to(self, number: &'static str) -> Self {
         Self { fallback: Some(number), ..self }
     }

@@ -13,6 +13,8 @@ pub enum EndReason {
     SessionRefused,
     /// OpenAI did not confirm the session in time; the call is alive.
     SetupTimedOut,
+    /// This process stops; another takes the call up.
+    HandedOver,
 }
 
 impl EndReason {
@@ -24,6 +26,7 @@ impl EndReason {
             Self::ModelLost => "model_lost",
             Self::SessionRefused => "session_refused",
             Self::SetupTimedOut => "setup_timed_out",
+            Self::HandedOver => "handed_over",
         }
     }
 

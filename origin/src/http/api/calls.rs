@@ -30,6 +30,7 @@ pub struct CallBody {
     from: Option<String>,
     to: Option<String>,
     system_type: SystemType,
+    pin_reason: Option<String>,
     status: &'static str,
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
@@ -54,6 +55,7 @@ impl From<Call> for CallBody {
             from: call.from,
             to: call.to,
             system_type: call.system_type,
+            pin_reason: call.pin_reason,
             status: call.status.as_str(),
             started_at: call.started_at,
             answered_at: call.answered_at,

@@ -1,0 +1,51 @@
+//! What the tests of survival have in common.
+
+use std::time::Instant;
+
+use tests::openai::{Reply, Session, SessionHandle};
+use tests::twilio::{CallHandle, Caller, What};
+
+use crate::audio::{self, AGENT_LONG, CALLER};
+use crate::world::{Agent, OrTell, World, heard};
+
+pub(crate) const APOLOGY: &str = "We are sorry, we cannot take your call right now.";
+pub(crate) const PERSON: &str = "+15550300001";
+
+/// Prints how long the caller has heard nothing, for the report.
+pub(crate) fn report_pause(what: &str, since: Instant) {
+    println!("PAUSE {what}: {} ms", since.elapsed().as_millis());
+}
+
+/// A call to an agent that waits for its caller, who has asked; the answer, in the voice `AGENT_LONG`, is being spoken
+/// and the question is on record.
+pub(crate) async fn answers_in_mid_sentence(world: &World, agent: &Agent, answer: Reply) -> CallHandle {
+    let call = world.call(agent, Caller::new());
+    let session = world.session(agent, 0).await;
+    session.push_reply(answer);
+    call.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 500)));
+    heard(&call, AGENT_LONG, 1000).await;
+    let is_told = |record: &serde_json::Value| record["transcript"][0]["text"] == "First words.";
+    world.tandem.call_when(call.sid().as_str(), is_told).await.or_tell(&call, "the question is not on record");
+    call
+}
+
+/// Role and text of what a session was told of the past, without the words of how to go on.
+pub(crate) fn roles_and_texts(session: &SessionHandle) -> Vec<(String, String)> {
+    session.read(|session: &Session| {
+        let created = session.record().received("conversation.item.create");
+        let messages = created.iter().map(|event| &event["item"]).filter(|item| item["type"] == "message");
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        messages
+            .filter(|item| item["role"] != "system")
+            .map(|item| (text(&item["role"]), text(&item["content"][0]["text"])))
+            .collect()
+    })
+}
+
+/// Whom the call was put through to, and what came of it.
+pub(crate) fn dialled(call: &CallHandle) -> Option<(String, String)> {
+    call.trace().into_iter().find_map(|entry| match entry.what {
+        What::Dialled { number, status } => Some((number, status)),
+        _ => None,
+    })
+}
