@@ -103,6 +103,8 @@ pub struct Plan {
 pub enum Action {
     /// The edge answers.
     Answer(Reply),
+    /// The edge answers, and then tells the origin which call is coming, so that it can prepare itself.
+    Announce(Reply),
     /// The origin is asked or told.
     Forward(Forwarding),
 }
@@ -152,7 +154,7 @@ fn voice(call: &CallWebhook, replica: &Replica, context: Context<'_>) -> Plan {
             let Context { settings, head, now } = context;
             let token = StreamGrant::new(call.call_sid.clone(), agent_id, now).mint(&settings.hop_secret);
             let twiml = answer::bridge(&settings.media_url, public_base(settings, head), token);
-            Plan::new("bridge", state, Action::Answer(Reply::twiml(twiml))).of_agent(agent_id)
+            Plan::new("bridge", state, Action::Announce(Reply::twiml(twiml))).of_agent(agent_id)
         }
         VoiceDecision::RedirectToVapi { agent_id } => {
             let twiml = answer::redirect_to_vapi(&context.settings.vapi_api_url);
@@ -260,7 +262,7 @@ mod tests {
 
     fn answered(plan: &Plan) -> &Reply {
         match &plan.action {
-            Action::Answer(reply) => reply,
+            Action::Answer(reply) | Action::Announce(reply) => reply,
             Action::Forward(_) => panic!("{plan:?}"),
         }
     }
@@ -283,6 +285,7 @@ mod tests {
     fn a_bridged_call_needs_no_origin() {
         let plan = plan(&voice_to(Some("+15550100")), &number("openai-realtime", "openai-realtime", &[]), "");
         assert_eq!((plan.decision, plan.replica), ("bridge", ReplicaState::Hit));
+        assert!(matches!(plan.action, Action::Announce(_)), "{plan:?}");
         let twiml = &answered(&plan).body;
         let token = twiml.split("name=\"token\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
         let grant = stream_token::verify("hop-secret", NOW, token, &"CA01".parse().unwrap()).unwrap();
@@ -295,6 +298,7 @@ mod tests {
     fn a_call_of_vapis() {
         let to = voice_to(Some("+15550100"));
         let redirected = plan(&to, &number("vapi", "vapi", &[("vapiHandover", "redirect")]), "");
+        assert!(matches!(redirected.action, Action::Answer(_)), "no stream comes of it: {redirected:?}");
         assert!(answered(&redirected).body.contains(">https://api.vapi.ai/twilio/inbound_call</Redirect>"));
         let bypassed = plan(&to, &number("vapi", "vapi", &[("vapiHandover", "bypass")]), "?attempt=2");
         assert_eq!(bypassed.decision, "bypass_to_vapi");

@@ -13,7 +13,7 @@ const { begin, consume, source } = Rust.prototype;
 export default {
   fetch(request, env, context) {
     const arrived = { head: glue.head(request), body: null };
-    const answer = serve(request, env, arrived).catch((error) => salvage(request, env, arrived, error));
+    const answer = serve(request, env, context, arrived).catch((error) => salvage(request, env, arrived, error));
     // A sender that hangs up ends its request here: an event that has arrived must go on.
     if (request.method === "POST") context.waitUntil(answer);
     return answer;
@@ -24,7 +24,7 @@ export default {
   },
 };
 
-async function serve(request, env, arrived) {
+async function serve(request, env, context, arrived) {
   const visit = begin(arrived.head, env, Date.now());
   let answer;
   let step = visit.first();
@@ -69,15 +69,18 @@ async function serve(request, env, arrived) {
       }
       case "post":
         try {
-          const [ms, contentType, delivery, at, signed] = words;
-          const signature = `t=${at},v1=${await glue.sign(env.EDGE_ORIGIN_SECRET.trim(), signed, arrived.body)}`;
-          answer = await glue.post(rest, contentType, signature, delivery, arrived.body, Number(ms));
+          answer = await post(words, arrived.body, env);
         } catch (error) {
           step = visit.notAnswered(String(error), Date.now());
           break;
         }
         step = visit.answered(answer.status, Date.now());
         break;
+      case "announce": {
+        const [contentType, ...to] = words;
+        context.waitUntil(announce(visit, to, arrived.body, env));
+        return glue.reply(200, contentType, rest, "", "");
+      }
       case "pass-on":
         visit.free();
         return glue.relay(answer);
@@ -104,5 +107,25 @@ async function serve(request, env, arrived) {
       default:
         throw new Error(`no such step: ${verb}`);
     }
+  }
+}
+
+/** Posts the request's body to the origin, signed. */
+async function post([url, ms, contentType, delivery, at, signed], body, env) {
+  const signature = `t=${at},v1=${await glue.sign(env.EDGE_ORIGIN_SECRET.trim(), signed, body)}`;
+  return glue.post(url, contentType, signature, delivery, body, Number(ms));
+}
+
+/** Tells the origin which call is coming, once its answer is on the way. */
+async function announce(visit, to, body, env) {
+  // A turn of the event loop, in which the answer goes out.
+  await scheduler.wait(0);
+  try {
+    const { status } = await post(to, body, env);
+    if (status !== 204) visit.notAnnounced(`the origin answered ${status}`, Date.now());
+  } catch (error) {
+    visit.notAnnounced(String(error), Date.now());
+  } finally {
+    visit.free();
   }
 }

@@ -7,6 +7,13 @@
 //! Worker's entry: it does the I/O around the machine, each with a time limit. [`shell`] joins the two, and holds the
 //! consumer of the queue.
 //!
+//! # What is asked of the origin
+//!
+//! Nothing before a call that the replica has as bridged is answered: one read, and the answer. Once that is on its way
+//! the origin is told which call is coming (`POST /twilio/expected`, the voice webhook's body), so that it can open its
+//! session with the model while the phone is still being connected; what comes of it is nobody's business. For all that
+//! cannot be undone (see [`decide`]) the origin is asked.
+//!
 //! # What a panic costs
 //!
 //! Not an event. Rust is built to unwind, so a panic is an exception in `entry.js`, and a trap (out of memory, stack

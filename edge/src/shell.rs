@@ -113,13 +113,24 @@ impl JsVisit {
         self.render(&step)
     }
 
+    /// The origin was not told of the call that is coming.
+    #[wasm_bindgen(js_name = notAnnounced)]
+    pub fn not_announced(&mut self, fault: &str, now: f64) {
+        self.visit.not_announced(fault, ms(now));
+        self.print();
+    }
+
     fn render(&mut self, step: &Step) -> String {
+        self.print();
+        step.render()
+    }
+
+    fn print(&mut self) {
         match self.visit.take_line() {
             Some(Printed { text, is_error: true }) => console_error!("{text}"),
             Some(Printed { text, is_error: false }) => console_log!("{text}"),
             None => {}
         }
-        step.render()
     }
 }
 

@@ -14,6 +14,32 @@ pub const REPLICA_LIMIT_MS: u32 = 1_000;
 const QUEUE_LIMIT_MS: u32 = 5_000;
 /// How long counting a refusal may take, in milliseconds. Without the count it is refused all the same.
 const COUNT_LIMIT_MS: u32 = 500;
+/// How long the origin may take to hear of a call that is coming, in milliseconds. Later the stream is there itself.
+pub const ANNOUNCE_LIMIT_MS: u32 = 2_000;
+
+/// The request's body on its way to the origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Post {
+    /// Where to.
+    pub url: String,
+    /// The time of the signature, in unix seconds.
+    pub at: u64,
+    /// What is signed before the body.
+    pub signed: String,
+    /// The body's media type.
+    pub content_type: String,
+    /// `Tandem-Delivery`.
+    pub delivery: String,
+    /// How long the origin may take, in milliseconds.
+    pub limit_ms: u32,
+}
+
+impl Post {
+    fn render(&self) -> String {
+        let Self { url, at, signed, content_type, delivery, limit_ms } = self;
+        format!("{url}\n{limit_ms}\n{content_type}\n{delivery}\n{at}\n{signed}")
+    }
+}
 
 /// What is done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,20 +54,9 @@ pub enum Step {
     /// Count a refusal against where it came from.
     Count,
     /// Post the request's body to the origin.
-    Post {
-        /// Where to.
-        url: String,
-        /// The time of the signature, in unix seconds.
-        at: u64,
-        /// What is signed before the body.
-        signed: String,
-        /// The body's media type.
-        content_type: String,
-        /// `Tandem-Delivery`.
-        delivery: String,
-        /// How long the origin may take, in milliseconds.
-        limit_ms: u32,
-    },
+    Post(Post),
+    /// Answer this, then post the request's body to the origin. Nobody waits for what comes of that.
+    Announce(Reply, Post),
     /// Answer what the origin answered.
     PassOn,
     /// Compress the request's body.
@@ -67,8 +82,9 @@ impl Step {
             Self::Body => format!("body\n{MAX_BODY_BYTES}\n{BODY_LIMIT_MS}\n\n"),
             Self::Look { key } => format!("look\n{REPLICA_LIMIT_MS}\n\n{key}"),
             Self::Count => format!("count\n{COUNT_LIMIT_MS}\n\n"),
-            Self::Post { url, at, signed, content_type, delivery, limit_ms } => {
-                format!("post\n{limit_ms}\n{content_type}\n{delivery}\n{at}\n{signed}\n\n{url}")
+            Self::Post(post) => format!("post\n{}\n\n", post.render()),
+            Self::Announce(Reply { content_type, body, .. }, post) => {
+                format!("announce\n{content_type}\n{}\n\n{body}", post.render())
             }
             Self::PassOn => "pass-on\n\n".to_owned(),
             Self::Compress => "compress\n\n".to_owned(),
@@ -98,7 +114,7 @@ mod tests {
             "{refused}"
         );
         assert_eq!(Step::Look { key: "number:+15550100".into() }.render(), "look\n1000\n\nnumber:+15550100");
-        let post = Step::Post {
+        let post = Post {
             url: "https://o.example/x?y=1".into(),
             at: 7,
             signed: "7.POST./x?y=1.".into(),
@@ -106,6 +122,9 @@ mod tests {
             delivery: "d".into(),
             limit_ms: 3,
         };
-        assert_eq!(post.render(), "post\n3\na/b\nd\n7\n7.POST./x?y=1.\n\nhttps://o.example/x?y=1");
+        let words = "https://o.example/x?y=1\n3\na/b\nd\n7\n7.POST./x?y=1.";
+        assert_eq!(Step::Post(post.clone()).render(), format!("post\n{words}\n\n"));
+        let announce = Step::Announce(Reply::twiml("<a/>".into()), post).render();
+        assert_eq!(announce, format!("announce\ntext/xml\n{words}\n\n<a/>"));
     }
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use serde_json::json;
 use shared::AgentId;
 use shared::hop::SignedRequest;
+use shared::twilio::answer::path;
 
 use crate::admit::{Endpoint, MAX_BODY_BYTES, Refused, Webhook, admit, enter};
 use crate::decide::{self, Action, Plan, Replica, ReplicaState, decide};
@@ -17,7 +18,7 @@ use crate::log::Line;
 use crate::reply::{Problem, Reply};
 use crate::retry::{Body, Event};
 use crate::settings::Settings;
-use crate::step::Step;
+use crate::step::{ANNOUNCE_LIMIT_MS, Post, Step};
 
 /// What a visit is to the Worker as a whole.
 #[derive(Clone)]
@@ -61,6 +62,8 @@ enum Stage {
     Compressed(Carried, Told, Reply),
     /// The queue.
     Queue(Carried, Told, Reply),
+    /// Nothing but what may go wrong with an announcement: it has been answered.
+    Announced(Carried),
     /// Nothing: it has been answered.
     Over,
 }
@@ -205,6 +208,20 @@ impl Visit {
         }
     }
 
+    /// The origin does not know of the call that is coming. It will hear of it from the stream.
+    pub fn not_announced(&mut self, fault: &str, now: u64) {
+        let Stage::Announced(carried) = self.take() else { return };
+        let line = Line {
+            webhook: Some(self.head.path()),
+            decision: "not_announced",
+            call: carried.webhook.call_id(),
+            fault: Some(fault),
+            ms: now.saturating_sub(self.started_at),
+            ..Line::default()
+        };
+        self.line = Some(Printed { text: line.render(), is_error: false });
+    }
+
     fn take(&mut self) -> Stage {
         std::mem::replace(&mut self.stage, Stage::Over)
     }
@@ -239,20 +256,30 @@ impl Visit {
         let told = Told { decision, reason, agent_id, replica: replica.as_str(), fault, is_error, origin: None };
         match action {
             Action::Answer(reply) => self.answer(&carried, &told, reply, now),
+            Action::Announce(reply) => {
+                self.tell(&carried, &told, reply.status, now);
+                let post = self.post(&settings, path::EXPECTED, &carried.webhook, ANNOUNCE_LIMIT_MS, now);
+                self.stage = Stage::Announced(carried);
+                Step::Announce(reply, post)
+            }
             Action::Forward(forwarding) => {
                 let path_and_query = self.head.path_and_query();
-                let at = seconds(now);
-                let step = Step::Post {
-                    url: format!("{}{path_and_query}", settings.origin_url),
-                    at,
-                    signed: SignedRequest { method: "POST", path_and_query, body: &[] }.head(at),
-                    content_type: self.content_type().to_owned(),
-                    delivery: carried.webhook.delivery().to_owned(),
-                    limit_ms: forwarding.limit_ms(),
-                };
+                let post = self.post(&settings, path_and_query, &carried.webhook, forwarding.limit_ms(), now);
                 self.stage = Stage::Origin(carried, told, forwarding);
-                step
+                Step::Post(post)
             }
+        }
+    }
+
+    fn post(&self, settings: &Settings, path_and_query: &str, webhook: &Webhook, limit_ms: u32, now: u64) -> Post {
+        let at = seconds(now);
+        Post {
+            url: format!("{}{path_and_query}", settings.origin_url),
+            at,
+            signed: SignedRequest { method: "POST", path_and_query, body: &[] }.head(at),
+            content_type: self.content_type().to_owned(),
+            delivery: webhook.delivery().to_owned(),
+            limit_ms,
         }
     }
 
@@ -348,7 +375,7 @@ mod tests {
 
     fn answer(step: &Step) -> &Reply {
         match step {
-            Step::Answer(reply) => reply,
+            Step::Answer(reply) | Step::Announce(reply, _) => reply,
             _ => panic!("{step:?}"),
         }
     }
@@ -370,15 +397,21 @@ mod tests {
             "agentId": "01890a5d-ac96-774b-bcce-b302099a8057", "agentSystemType": "openai-realtime"});
         let step = visit.route(Ok(Some(route.to_string())), AT + 40);
         assert!(answer(&step).body.contains("<Stream "), "{step:?}");
-        let line = line(&mut visit);
+        let line = self::line(&mut visit);
         assert_eq!((&line["decision"], &line["call"], &line["ms"]), (&json!("bridge"), &json!("CA01"), &json!(40)));
+        let Step::Announce(_, post) = step else { panic!("the origin hears of it") };
+        assert_eq!((post.url.as_str(), post.content_type.as_str()), ("http://127.0.0.1:8080/twilio/expected", form));
+        assert!(post.signed.ends_with(".POST./twilio/expected.") && post.delivery.starts_with("twilio:"), "{post:?}");
+        visit.not_announced("timed out", AT + 2040);
+        let line = self::line(&mut visit);
+        assert_eq!((&line["decision"], &line["call"]), (&json!("not_announced"), &json!("CA01")));
     }
 
     #[test]
     fn an_event_is_kept_when_the_origin_does_not_take_it() {
         for answer_of_origin in [Err("timed out".to_owned()), Ok(503)] {
             let mut visit = vapi();
-            let Step::Post { url, content_type, .. } = visit.body(EVENT.to_vec(), AT) else { panic!("posts") };
+            let Step::Post(Post { url, content_type, .. }) = visit.body(EVENT.to_vec(), AT) else { panic!("posts") };
             assert!(url.ends_with("/api/vapi/webhook") && content_type == "application/json");
             let Step::Keep { message } = visit.origin(answer_of_origin, AT + 3000) else { panic!("keeps") };
             let event: Event<'_> = serde_json::from_str(&message).unwrap();

@@ -13,8 +13,8 @@ const expectType = (type) => async (c, next) => {
 };
 
 app.post("/twilio/voice", expectType("application/x-www-form-urlencoded"), async (c) => {
-  const request = { body: () => c.req.text(), signature: c.req.header("x-twilio-signature"), length: c.req.header("content-length") };
-  return answer(c, await voice(request, c.env));
+  const request = { body: () => c.req.text(), signature: c.req.header("x-twilio-signature"), contentType: c.req.header("content-type"), delivery: c.req.header("i-twilio-idempotency-token"), length: c.req.header("content-length") };
+  return answer(c, await voice(request, c.env, c.executionCtx));
 });
 
 app.post("/api/vapi/webhook", expectType("application/json"), async (c) => {

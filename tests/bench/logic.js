@@ -6,6 +6,7 @@ const encoder = new TextEncoder();
 const MAX_BODY_BYTES = 1024 * 1024;
 const REPLICA_LIMIT_MS = 1_000;
 const EVENT_LIMIT_MS = 3_000;
+const ANNOUNCE_LIMIT_MS = 2_000;
 
 export class Refusal extends Error {
   constructor(status, code) {
@@ -27,7 +28,7 @@ function load(env) {
   return keys;
 }
 
-export async function voice({ body, signature, length }, env) {
+export async function voice({ body, signature, contentType, delivery, length }, env, context) {
   const started = Date.now();
   if (!signature) throw new Refusal(403, "signature_invalid");
   if (Number(length) > MAX_BODY_BYTES) throw new Refusal(413, "body_too_large");
@@ -49,6 +50,7 @@ export async function voice({ body, signature, length }, env) {
   const mac = await crypto.subtle.sign("HMAC", hop, encoder.encode(`stream.${claims}`));
   const token = `${claims}.${new Uint8Array(mac).toBase64({ alphabet: "base64url", omitPadding: true })}`;
   console.log(JSON.stringify({ webhook: "/twilio/voice", decision: "bridge", call: callSid, agent: route.agentId, replica: "hit", status: 200, ms: Date.now() - started }));
+  context.waitUntil(announce(env, contentType, `twilio:${delivery}`, encoder.encode(text)));
   return {
     status: 200,
     type: "text/xml",
@@ -76,24 +78,39 @@ export async function vapi({ body, secret, contentType, length }, env) {
   const facts = [message.timestamp, message.role ?? "", message.transcriptType ?? "", message.transcript ?? ""];
   const digest = await crypto.subtle.digest("SHA-256", encoder.encode(facts.join("\n")));
   const delivery = `vapi:${id}:${message.type}:${new Uint8Array(digest).toHex().slice(0, 16)}`;
+  const response = await post(env, "/api/vapi/webhook", contentType, delivery, new Uint8Array(raw), EVENT_LIMIT_MS);
+  if (!response.ok) throw new Refusal(503, "unavailable");
+  console.log(JSON.stringify({ webhook: "/api/vapi/webhook", decision: "process", call: id, agent: route.agentId, replica: "hit", origin: response.status, status: 200, ms: Date.now() - started }));
+  return { status: 200, type: "application/json", body: "{}" };
+}
+
+async function announce(env, contentType, delivery, raw) {
+  await scheduler.wait(0);
+  try {
+    const { status } = await post(env, "/twilio/expected", contentType, delivery, raw, ANNOUNCE_LIMIT_MS);
+    if (status !== 204) console.log(JSON.stringify({ webhook: "/twilio/voice", decision: "not_announced", status }));
+  } catch (error) {
+    console.log(JSON.stringify({ webhook: "/twilio/voice", decision: "not_announced", fault: String(error) }));
+  }
+}
+
+async function post(env, path, contentType, delivery, raw, ms) {
   const [, hop] = await load(env);
   const now = Math.floor(Date.now() / 1000);
-  const head = encoder.encode(`${now}.POST./api/vapi/webhook.`);
-  const signed = new Uint8Array(head.length + raw.byteLength);
+  const head = encoder.encode(`${now}.POST.${path}.`);
+  const signed = new Uint8Array(head.length + raw.length);
   signed.set(head);
-  signed.set(new Uint8Array(raw), head.length);
+  signed.set(raw, head.length);
   const mac = await crypto.subtle.sign("HMAC", hop, signed);
-  const response = await fetch(`${env.ORIGIN_URL}/api/vapi/webhook`, {
+  const response = await fetch(`${env.ORIGIN_URL}${path}`, {
     method: "POST",
     headers: { "content-type": contentType, "tandem-signature": `t=${now},v1=${new Uint8Array(mac).toHex()}`, "tandem-delivery": delivery },
     body: raw,
     redirect: "manual",
-    signal: AbortSignal.timeout(EVENT_LIMIT_MS),
+    signal: AbortSignal.timeout(ms),
   });
   await response.arrayBuffer();
-  if (!response.ok) throw new Refusal(503, "unavailable");
-  console.log(JSON.stringify({ webhook: "/api/vapi/webhook", decision: "process", call: id, agent: route.agentId, replica: "hit", origin: response.status, status: 200, ms: Date.now() - started }));
-  return { status: 200, type: "application/json", body: "{}" };
+  return response;
 }
 
 function bytes(base64) {

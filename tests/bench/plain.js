@@ -4,23 +4,23 @@ import { Refusal, vapi, voice } from "./logic.js";
 
 export default {
   fetch(request, env, context) {
-    const answer = serve(request, env);
+    const answer = serve(request, env, context);
     context.waitUntil(answer);
     return answer;
   },
 };
 
-async function serve(request, env) {
+async function serve(request, env, context) {
   let answer;
   try {
-    answer = await route(request, env);
+    answer = await route(request, env, context);
   } catch (error) {
     answer = error instanceof Refusal ? error.answer() : new Refusal(503, "unavailable").answer();
   }
   return new Response(answer.body, { status: answer.status, headers: { "content-type": answer.type } });
 }
 
-function route(request, env) {
+function route(request, env, context) {
   const { pathname } = new URL(request.url);
   const { headers } = request;
   const contentType = headers.get("content-type") ?? "";
@@ -28,7 +28,8 @@ function route(request, env) {
   if (pathname === "/twilio/voice") {
     expect(request.method === "POST", 405, "method_not_allowed");
     expect(contentType.startsWith("application/x-www-form-urlencoded"), 415, "unsupported_media_type");
-    return voice({ body: () => request.text(), signature: headers.get("x-twilio-signature"), length }, env);
+    const delivery = headers.get("i-twilio-idempotency-token");
+    return voice({ body: () => request.text(), signature: headers.get("x-twilio-signature"), contentType, delivery, length }, env, context);
   }
   if (pathname === "/api/vapi/webhook") {
     expect(request.method === "POST", 405, "method_not_allowed");

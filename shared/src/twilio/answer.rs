@@ -14,6 +14,9 @@ pub mod path {
     pub const STATUS: &str = "/twilio/status";
     /// Stream status callbacks.
     pub const STREAM_STATUS: &str = "/twilio/stream-status";
+    /// From the edge to the origin only: it has answered this incoming call with a stream. The body is the voice webhook's
+    /// as it came; 204, and nothing depends on it.
+    pub const EXPECTED: &str = "/twilio/expected";
 }
 
 /// How often a caller is asked to wait for the origin before we give up.

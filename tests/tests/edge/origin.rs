@@ -34,6 +34,10 @@ pub(crate) enum Behaviour {
     Answer(u16, &'static str, &'static str),
     /// Nothing, ever.
     Hang,
+    /// Nothing until this is true, then 204.
+    Hold(watch::Receiver<bool>),
+    /// An answer that breaks off, as from a process that dies over it.
+    Break,
 }
 
 #[derive(Clone)]
@@ -109,6 +113,14 @@ async fn handle(State(origin): State<Origin>, parts: Parts, body: Bytes) -> Resp
     origin.received.send_modify(|all| all.push(received));
     match behaviour {
         Behaviour::Hang => std::future::pending().await,
+        Behaviour::Hold(mut released) => {
+            let _ = released.wait_for(|released| *released).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Behaviour::Break => {
+            let broken = futures_util::stream::iter([Ok(Bytes::from_static(b"half")), Err("broken off")]);
+            Body::from_stream(broken).into_response()
+        }
         Behaviour::Answer(status, "", _) => {
             Response::builder().status(status).body(Body::empty()).expect("a status alone is a response")
         }

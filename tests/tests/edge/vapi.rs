@@ -114,15 +114,9 @@ async fn a_skip_is_the_origins_to_confirm() {
             assert_eq!(world.origin.received(&call).len(), 1, "{kind}");
             let expected = if QUESTIONS.contains(&kind) { RESULTS } else { "{}" };
             assert_eq!(answer, serde_json::from_str::<Value>(expected).expect("it is JSON"), "{kind}");
-            assert!(log_line(world, &call).contains("\"decision\":\"skip\""), "{kind}");
+            world.logged(&call, "skip").await;
         }
     }
-}
-
-/// The line that the Worker logged about a call.
-fn log_line(world: &World, call: &str) -> String {
-    let log = world.log();
-    log.lines().find(|line| line.contains(call)).unwrap_or_else(|| panic!("no line about {call}")).to_owned()
 }
 
 #[tokio::test]

@@ -62,6 +62,79 @@ async fn a_bridged_call_is_answered_without_the_origin() {
     assert!(world.origin.received(&call).is_empty());
 }
 
+/// The origin hears of a bridged call while its phone is still being connected, and of no other call that way.
+#[tokio::test]
+async fn a_bridged_call_is_announced_to_the_origin() {
+    let (world, _reachable) = world().await;
+    let [bridged, redirected] = [(); 2].map(|()| number());
+    world.replicate_number(&bridged, REALTIME, REALTIME, json!({})).await;
+    world.replicate_number(&redirected, "vapi", "vapi", json!({"vapiHandover": "redirect"})).await;
+    let [call, elsewhere] = [(); 2].map(|()| call_sid());
+    assert!(self::call(world, &elsewhere, &redirected).await.1.contains("/twilio/inbound_call</Redirect>"));
+
+    let request = world.twilio("/twilio/voice", &incoming(&call, &bridged));
+    let request = request.header("i-twilio-idempotency-token", format!("token-{call}")).build().expect("a request");
+    let body = request.body().and_then(|body| body.as_bytes()).expect("a body").to_vec();
+    let response = crate::world::client().execute(request).await.expect("the Worker answers");
+    assert!(crate::world::text(response).await.1.contains("<Connect><Stream"));
+
+    let received = world.origin.wait_for(&call, 1).await;
+    assert_eq!(received[0].path_and_query, "/twilio/expected");
+    assert_eq!(received[0].content_type, "application/x-www-form-urlencoded");
+    assert_eq!(received[0].body, body, "the body is the very one that Twilio sent");
+    assert_eq!(received[0].delivery, format!("twilio:token-{call}"));
+    assert_eq!(world.origin.received(&call).len(), 1, "it is told once");
+    assert!(world.origin.received(&elsewhere).is_empty());
+    assert!(world.origin.unsigned().is_empty(), "{:?}", world.origin.unsigned());
+}
+
+/// The announcement is nobody's business but the origin's: whatever comes of it, the caller has been answered before.
+#[tokio::test]
+async fn an_announcement_that_fails_changes_nothing() {
+    let (world, outage) = world_alone().await;
+    let to = number();
+    world.replicate_number(&to, REALTIME, REALTIME, json!({})).await;
+    let ring = async |sid: &str| {
+        let (status, twiml) = call(world, sid, &to).await;
+        assert!(status == 200 && twiml.contains("<Connect><Stream"), "{status} {twiml}");
+    };
+    let failed = async |sid: &str, fault: &str| {
+        let line = world.logged(sid, "not_announced").await;
+        assert!(line["fault"].as_str().is_some_and(|found| found.contains(fault)), "{line}");
+        assert_eq!(world.decisions(sid), ["bridge", "not_announced"]);
+    };
+
+    // Until the test has its answer, the origin does not say a word: an edge that waited for it would give it up first.
+    let (answered, release) = tokio::sync::watch::channel(false);
+    let sid = call_sid();
+    world.origin.behave(&sid, Behaviour::Hold(release));
+    ring(&sid).await;
+    world.origin.wait_for(&sid, 1).await;
+    answered.send(true).expect("the origin waits");
+    let later = call_sid();
+    world.origin.behave(&later, Behaviour::Answer(500, "text/plain", "no"));
+    ring(&later).await;
+    failed(&later, "500").await;
+    assert_eq!(world.decisions(&sid), ["bridge"], "{}", world.log());
+
+    let hanging = call_sid();
+    world.origin.behave(&hanging, Behaviour::Hang);
+    ring(&hanging).await;
+    failed(&hanging, "timeout").await;
+    for (refusal, fault) in [(Behaviour::Answer(404, "text/plain", "no"), "404"), (Behaviour::Break, "")] {
+        let sid = call_sid();
+        world.origin.behave(&sid, refusal);
+        ring(&sid).await;
+        failed(&sid, fault).await;
+        assert_eq!(world.origin.received(&sid).len(), 1, "it is not repeated");
+    }
+    outage.begin().await;
+    let sid = call_sid();
+    ring(&sid).await;
+    failed(&sid, "").await;
+    outage.end().await;
+}
+
 #[tokio::test]
 async fn a_number_with_redirect_goes_to_vapi_without_the_origin() {
     let (world, outage) = world_alone().await;

@@ -18,7 +18,7 @@ use tests::stack::link::{Link, State};
 use tests::stack::ports;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::origin::Origin;
+use crate::origin::{NEVER, Origin};
 
 /// The Worker's public base, which Twilio signs.
 pub(crate) const PUBLIC: &str = "https://edge.tandem.test";
@@ -29,6 +29,9 @@ pub(crate) const TWILIO_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const NEXT_TWILIO_TOKEN: &str = "fedcba9876543210fedcba9876543210";
 pub(crate) const VAPI_SECRET: &str = "vapi-secret";
 pub(crate) const AGENT: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+/// How often the log is read for what has to come.
+const POLL: std::time::Duration = std::time::Duration::from_millis(20);
 
 pub(crate) struct World {
     base_url: String,
@@ -141,6 +144,29 @@ impl World {
     /// What the Worker has printed.
     pub(crate) fn log(&self) -> String {
         self.edge.log()
+    }
+
+    /// What the Worker has decided about a call, in order.
+    pub(crate) fn decisions(&self, call: &str) -> Vec<String> {
+        self.lines(call).iter().filter_map(|line| line["decision"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// The line in which the Worker logs this decision about a call, once it is there.
+    pub(crate) async fn logged(&self, call: &str, decision: &str) -> Value {
+        let search = async {
+            loop {
+                if let Some(line) = self.lines(call).into_iter().find(|line| line["decision"] == decision) {
+                    return line;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(NEVER, search).await.unwrap_or_else(|_| panic!("no {decision} of {call}:\n{}", self.log()))
+    }
+
+    fn lines(&self, call: &str) -> Vec<Value> {
+        let of_call = |line: &Value| line["call"] == call;
+        self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).filter(of_call).collect()
     }
 
     /// Writes values into the replica, as Cloudflare's REST API takes them.
