@@ -37,8 +37,9 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// Enough for the API, the jobs and the calls' batches; Postgres allows 100 by default, for all origins together.
 const MAX_CONNECTIONS: u32 = 20;
-/// A request that waits longer for a connection is better refused.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A request that waits longer for a connection is better refused. The edge gives an event three seconds, of which
+/// one is left for the refusal to be made and to arrive.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// No statement of ours takes a second; one that hangs must not hold its locks.
 const SESSION_LIMITS: &str = "set statement_timeout = '10s'; set lock_timeout = '5s'; \
                               set idle_in_transaction_session_timeout = '30s'";
@@ -55,21 +56,39 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether trying again later may help: the database is away, busy or restarting.
+    /// Whether trying again later may help: the database is away, busy, restarting or moving to another server.
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Corrupt(_) => false,
             Self::Database(error) => match error {
-                sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
-                // Connection exceptions, out of resources, operator intervention (timeouts, shutdown), serialization
-                // failures and deadlocks, lock timeouts.
-                sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                    ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03"
-                }),
+                // The connection, or the way to one. A connection that is not in the state that it should be in is
+                // given up by the pool, and the next one is another.
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::BeginFailed => true,
+                sqlx::Error::Database(error) => error.code().is_some_and(|code| is_temporary_state(&code)),
                 _ => false,
             },
         }
     }
+}
+
+/// Whether an SQLSTATE tells of a state of the server that passes.
+fn is_temporary_state(code: &str) -> bool {
+    // A database that was dropped does not come back by itself.
+    if code == "57P04" {
+        return false;
+    }
+    // Connections, rolled-back transactions (serialization, deadlocks), resources that are short, an operator's
+    // intervention (shutdown, start, time limits), faults of the system below.
+    let classes = ["08", "40", "53", "57", "58"];
+    // A lock that was not to be had in time, a transaction that idled too long, and a server that was the primary
+    // until just now.
+    let codes = ["55P03", "25P03", "25006"];
+    classes.iter().any(|class| code.starts_with(class)) || codes.contains(&code)
 }
 
 /// What a store function gives.
@@ -130,4 +149,89 @@ fn text<T: FromStr>(value: &str, what: &'static str) -> Result<T> {
 /// The same for a column that may be null.
 fn optional_text<T: FromStr>(value: Option<&str>, what: &'static str) -> Result<Option<T>> {
     value.map(|value| text(value, what)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::fmt;
+    use std::io;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    /// Postgres's answer with this SQLSTATE.
+    #[derive(Debug)]
+    struct Refusal(&'static str);
+
+    impl fmt::Display for Refusal {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Refusal {}
+
+    impl DatabaseError for Refusal {
+        fn message(&self) -> &str {
+            self.0
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    fn is_temporary(error: sqlx::Error) -> bool {
+        StoreError::from(error).is_temporary()
+    }
+
+    #[test]
+    fn what_passes_is_told_from_what_does_not() {
+        for code in [
+            "08000", "08006", "25006", "25P03", "40001", "40P01", "53100", "53300", "55P03", "57014", "57P01", "57P03",
+            "58000", "58030",
+        ] {
+            assert!(is_temporary(sqlx::Error::Database(Box::new(Refusal(code)))), "{code}");
+        }
+        for code in ["22P05", "23505", "25P02", "28P01", "3D000", "42P01", "57P04", "XX000", "P0001"] {
+            assert!(!is_temporary(sqlx::Error::Database(Box::new(Refusal(code)))), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_passes() {
+        for error in [
+            sqlx::Error::Io(io::ErrorKind::ConnectionReset.into()),
+            sqlx::Error::Tls("the handshake was cut off".into()),
+            sqlx::Error::PoolTimedOut,
+            sqlx::Error::PoolClosed,
+            sqlx::Error::WorkerCrashed,
+            sqlx::Error::BeginFailed,
+        ] {
+            let text = error.to_string();
+            assert!(is_temporary(error), "{text}");
+        }
+        for error in [sqlx::Error::RowNotFound, sqlx::Error::Protocol("odd".to_owned())] {
+            let text = error.to_string();
+            assert!(!is_temporary(error), "{text}");
+        }
+    }
 }

@@ -122,6 +122,34 @@ async fn what_failed_halfway_was_not_received() {
 }
 
 #[tokio::test]
+async fn what_passes_is_worth_another_attempt() {
+    let world = World::start().await;
+    for (state, status) in
+        [("08006", 503), ("25006", 503), ("40001", 503), ("53100", 503), ("58030", 503), ("22023", 500)]
+    {
+        world
+            .execute(&format!(
+                "create or replace function fail() returns trigger language plpgsql as $$ begin
+                     raise exception 'no' using errcode = '{state}';
+                 end $$;
+                 create or replace trigger fail before insert on calls for each row execute function fail()"
+            ))
+            .await;
+        let refused = world.vapi(status("call-1", "ended")).await;
+        assert_eq!((refused.status, refused.body["status"].as_u64()), (status, Some(status.into())), "{state}");
+    }
+    world.execute("drop trigger fail on calls").await;
+
+    // Nobody waits for a connection longer than the edge waits for the answer.
+    let taken = join_all((0..world.app.db.options().get_max_connections()).map(|_| world.app.db.acquire())).await;
+    let refused = world.vapi(status("call-1", "ended")).await;
+    assert_eq!((refused.status, &refused.body["code"]), (503, &json!("unavailable")));
+    assert_eq!(refused.retry_after.as_deref(), Some("2"));
+    drop(taken);
+    assert_eq!(world.vapi(status("call-1", "ended")).await.status, 200);
+}
+
+#[tokio::test]
 async fn every_order_of_a_calls_events_gives_the_same_record() {
     let world = World::start().await;
     let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];

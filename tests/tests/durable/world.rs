@@ -49,6 +49,7 @@ pub(crate) struct World {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    pub(crate) retry_after: Option<String>,
     pub(crate) body: Value,
 }
 
@@ -159,8 +160,10 @@ impl World {
         let request = self.client.post(format!("{}{path}", self.base)).headers(headers).body(body);
         let response = request.send().await.expect("the origin answers");
         let status = response.status().as_u16();
+        let retry_after =
+            response.headers().get("retry-after").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let text = response.text().await.expect("a whole answer");
-        Answer { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+        Answer { status, retry_after, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
     }
 
     /// Passes on a message of Vapi's.
@@ -183,7 +186,7 @@ impl World {
         let request = self.client.get(format!("{}{path}", self.base)).bearer_auth(&self.key);
         let response = request.send().await.expect("the origin answers");
         let status = response.status().as_u16();
-        Answer { status, body: response.json().await.expect("JSON") }
+        Answer { status, retry_after: None, body: response.json().await.expect("JSON") }
     }
 
     /// The record of the call with this name at Vapi, with its transcript.
