@@ -15,15 +15,20 @@ use shared::{AgentId, CallSid, E164, SystemType};
 use time::OffsetDateTime;
 
 use crate::App;
-use crate::providers::vapi::{self, BypassCall, VapiError};
+use crate::handover::{self, Handover, HandoverError, Wanted};
+use crate::providers::vapi::VapiError;
 use crate::store::agents::Agent;
-use crate::store::calls::{Call, NewCall};
+use crate::store::calls::{Call, NewCall, Resumption};
 use crate::store::events::{Actor, NewEvent};
 use crate::store::numbers::PhoneNumber;
 use crate::store::{self, StoreError};
 
 /// How often a call that lost its stream is taken up again; a stream that fails so often will fail once more.
 const MAX_RESUMES: i32 = 5;
+/// Why a call ended that was taken up again too often.
+const STREAM_FAILED: &str = "stream_failed";
+/// Why a call ended that Vapi did not take.
+const VAPI_UNAVAILABLE: &str = "vapi_unavailable";
 
 /// Why a call is handed on that is one too many for this process.
 pub const AT_CAPACITY: &str = "at_capacity";
@@ -37,6 +42,8 @@ pub struct Incoming<'a> {
     pub base: &'a str,
     /// How often the caller was asked to wait for this answer, counted from 1.
     pub attempt: u32,
+    /// What Twilio repeats with this very question; `None`: it does not say.
+    pub delivery: Option<&'a str>,
 }
 
 /// Everything that the database says about a number.
@@ -61,7 +68,7 @@ pub async fn voice(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreEr
             if !app.live.has_room(call.id, app.config.max_live_calls) {
                 return elsewhere::hand_on(app, incoming, &call, AT_CAPACITY).await;
             }
-            Ok(bridge(app, incoming.base, call_sid.clone(), agent_id, 0))
+            Ok(bridge(app, incoming.base, call_sid.clone(), agent_id, OffsetDateTime::now_utc(), 0))
         }
         (VoiceDecision::BypassToVapi { .. }, Some(known)) => bypass(app, incoming, &known).await,
         (VoiceDecision::RedirectToVapi { .. }, Some(known)) => {
@@ -89,7 +96,9 @@ pub async fn resume(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreE
     match call {
         // No stream was let in: the call has not begun on any system yet.
         None => voice(app, incoming).await,
-        Some(call) if call.ended_at.is_some() => Ok(answer::hang_up()),
+        Some(call) if call.ended_at.is_some() && call.end_reason.as_deref() != Some(STREAM_FAILED) => {
+            Ok(answer::hang_up())
+        }
         // The edge, with a replica of another time, has bridged a call that had begun at Vapi.
         Some(call) if call.system_type == SystemType::Vapi => voice(app, incoming).await,
         Some(call) => match &call.pin_reason {
@@ -104,60 +113,86 @@ pub async fn resume(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreE
 }
 
 /// Gives a live call a new stream, unless streams keep failing. What fails again may need more than a moment, so from
-/// then on the caller is asked to wait each time.
+/// then on the caller is asked to wait each time. The same question again has the same answer.
 async fn take_up(app: &App, incoming: &Incoming<'_>, call: &Call) -> Result<String, StoreError> {
-    if (1..MAX_RESUMES).contains(&call.resumes) && incoming.attempt == 1 {
+    let mut conn = app.db.acquire().await?;
+    let before = match incoming.delivery {
+        Some(delivery) => store::calls::resumed_for(&mut conn, call.id, delivery).await?,
+        None => None,
+    };
+    if before.is_none() && call.ended_at.is_some() {
+        return Ok(answer::hang_up());
+    }
+    if before.is_none() && (1..MAX_RESUMES).contains(&call.resumes) && incoming.attempt == 1 {
         return Ok(answer::hold(incoming.base, answer::path::RESUME, incoming.attempt));
     }
-    let mut conn = app.db.acquire().await?;
-    let resumes = store::calls::resumed(&mut conn, call.id).await?;
+    let resumption = match before {
+        Some(before) => before,
+        None => store::calls::resumed(&mut conn, call.id, incoming.delivery).await?,
+    };
+    let Resumption { count: resumes, at } = resumption;
     let call_sid = &incoming.webhook.call_sid;
     if resumes <= MAX_RESUMES {
         tracing::warn!(%call_sid, resumes, "call lost its stream and is taken up again");
-        return Ok(bridge(app, incoming.base, call_sid.clone(), call.agent_id, resumes));
+        return Ok(bridge(app, incoming.base, call_sid.clone(), call.agent_id, at, resumes));
     }
-    tracing::error!(%call_sid, resumes, reason = "stream_failed", "call given up");
-    store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), "stream_failed").await?;
+    tracing::error!(%call_sid, resumes, reason = STREAM_FAILED, "call given up");
+    store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), STREAM_FAILED).await?;
     let agent = store::agents::by_id(&mut conn, call.agent_id).await?;
     Ok(agent.and_then(|agent| agent.fallback_number).map_or_else(answer::apologise, |number| answer::dial(&number)))
 }
 
 /// Hands the call to Vapi, which gives the TwiML.
 async fn bypass(app: &App, incoming: &Incoming<'_>, known: &Known) -> Result<String, StoreError> {
-    let call_sid = &incoming.webhook.call_sid;
     let call = begin(app, incoming, known, SystemType::Vapi).await?;
-    match vapi_call(app, incoming, known, &call).await {
-        Ok(BypassCall { id, twiml }) => {
-            if call.vapi_call_id.as_ref() != Some(&id) {
-                store::calls::set_vapi_call_id(&mut *app.db.acquire().await?, call.id, &id).await?;
-            }
-            Ok(twiml)
+    let handed_over = match wanted(incoming, known) {
+        Ok(wanted) => handover::hand_over(app, &call, wanted).await,
+        Err(error) => Err(error.into()),
+    };
+    match handed_over {
+        Ok(Handover::Taken(twiml)) => Ok(twiml),
+        Ok(Handover::Waits) if incoming.attempt <= answer::MAX_HOLD_ATTEMPTS => {
+            Ok(answer::hold(incoming.base, answer::path::VOICE, incoming.attempt))
         }
-        Err(error) => {
+        Ok(Handover::Waits | Handover::Over) => vapi_unavailable(app, incoming, known, &call).await,
+        Err(HandoverError::Vapi(error)) => {
+            let call_sid = &incoming.webhook.call_sid;
             tracing::error!(%call_sid, error = &error as &dyn std::error::Error, "Vapi does not take the call");
-            rejected(app, incoming, known, "vapi_unavailable").await?;
-            store::calls::end(&mut *app.db.acquire().await?, call.id, OffsetDateTime::now_utc(), "vapi_unavailable")
-                .await?;
-            Ok(known.agent.fallback_number.as_ref().map_or_else(answer::apologise, answer::dial))
+            vapi_unavailable(app, incoming, known, &call).await
         }
+        Err(HandoverError::Store(error)) => Err(error),
     }
 }
 
-async fn vapi_call(app: &App, incoming: &Incoming<'_>, known: &Known, call: &Call) -> Result<BypassCall, VapiError> {
-    let config = app.config.vapi.as_ref().ok_or(VapiError::Incomplete("configuration"))?;
-    // Twilio repeats a webhook whose answer it did not get: the call is there already.
-    if let Some(id) = &call.vapi_call_id {
-        return vapi::bypass_call(&app.http, config, id).await;
+fn wanted(incoming: &Incoming<'_>, known: &Known) -> Result<Wanted, VapiError> {
+    let (number, agent) = (&known.number, &known.agent);
+    Ok(Wanted {
+        phone_number_id: number.vapi_phone_number_id.clone().ok_or(VapiError::Incomplete("phone number id"))?,
+        assistant_id: agent.vapi_assistant_id.clone().ok_or(VapiError::Incomplete("assistant id"))?,
+        customer: incoming.webhook.from.clone(),
+        call_sid: incoming.webhook.call_sid.clone(),
+    })
+}
+
+/// The first to say so ends the call; whoever asks again hears the same.
+async fn vapi_unavailable(
+    app: &App,
+    incoming: &Incoming<'_>,
+    known: &Known,
+    call: &Call,
+) -> Result<String, StoreError> {
+    let mut conn = app.db.acquire().await?;
+    if store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), VAPI_UNAVAILABLE).await? {
+        drop(conn);
+        rejected(app, incoming, known, VAPI_UNAVAILABLE).await?;
     }
-    let number_id = known.number.vapi_phone_number_id.as_deref().ok_or(VapiError::Incomplete("phone number id"))?;
-    let assistant = known.agent.vapi_assistant_id.as_ref().ok_or(VapiError::Incomplete("assistant id"))?;
-    vapi::create_bypass_call(&app.http, config, number_id, assistant, incoming.webhook.from.as_ref()).await
+    Ok(known.agent.fallback_number.as_ref().map_or_else(answer::apologise, answer::dial))
 }
 
 /// A token is good for one stream and known by its second: a call that is taken up again within the same one needs
 /// another, so each time counts as a second.
-fn bridge(app: &App, base: &str, call_sid: CallSid, agent_id: AgentId, resumes: i32) -> String {
-    let now = unix_now() + u64::try_from(resumes).unwrap_or(0);
+fn bridge(app: &App, base: &str, call_sid: CallSid, agent_id: AgentId, at: OffsetDateTime, resumes: i32) -> String {
+    let now = unix(at) + u64::try_from(resumes).unwrap_or(0);
     let token = StreamGrant::new(call_sid, agent_id, now).mint(app.config.edge_origin_secret.expose_secret());
     answer::bridge(app.config.media_url.as_str(), base, token)
 }
@@ -210,5 +245,9 @@ fn vapi_url(app: &App) -> &str {
 
 /// Unix seconds.
 pub fn unix_now() -> u64 {
-    u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0)
+    unix(OffsetDateTime::now_utc())
+}
+
+fn unix(at: OffsetDateTime) -> u64 {
+    u64::try_from(at.unix_timestamp()).unwrap_or(0)
 }

@@ -67,7 +67,7 @@ pub struct Twilio {
 }
 
 /// Vapi.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Vapi {
     /// `VAPI_API_KEY`.
     pub api_key: SecretString,

@@ -10,6 +10,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod drain;
 pub mod explain;
+pub mod handover;
 pub mod http;
 pub mod import;
 pub mod inbox;

@@ -52,6 +52,10 @@ struct Decided {
 
 async fn decide(conn: &mut PgConnection, message: &Message) -> Result<Decided, StoreError> {
     let call = find_call(conn, message).await?;
+    if call.as_ref().is_some_and(|call| is_another(call, message)) {
+        tracing::warn!(call_sid = ?message.call_sid, kind = %message.kind, "Vapi tells of a call that has no caller");
+        return Ok(Decided { decision: VapiDecision::Unknown, agent_id: None, call: None });
+    }
     let route = match &message.assistant_id {
         Some(assistant) => store::routes::assistant(conn, assistant).await?,
         None => None,
@@ -166,6 +170,12 @@ async fn find_call(conn: &mut PgConnection, message: &Message) -> Result<Option<
         store::calls::set_vapi_call_id(conn, call.id, id).await?;
     }
     Ok(call)
+}
+
+/// Whether the message is about a call that Vapi was asked for, made too late, and that nobody was brought to: the record
+/// is the caller's, who is in another.
+fn is_another(call: &Call, message: &Message) -> bool {
+    matches!((&call.vapi_call_id, &message.call_id), (Some(its), Some(told)) if its != told)
 }
 
 /// Pins a call of Vapi's that we hear of for the first time.

@@ -11,10 +11,12 @@ use reqwest::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::{AssistantId, E164, VapiCallId};
+use shared::{AssistantId, CallSid, E164, VapiCallId};
 
 use crate::config::Vapi;
 
+/// A call that Vapi has made is to be known here, also when nobody waits for it any more.
+const CREATE_LIMIT: Duration = Duration::from_secs(10);
 /// Twilio waits for this answer while the caller hears ringing.
 const LIMIT: Duration = Duration::from_secs(3);
 /// A record may hold a long conversation, and nobody waits for it.
@@ -55,24 +57,27 @@ struct ProviderDetails {
     twiml: Option<String>,
 }
 
-/// Creates a call for a caller who is already on our Twilio line.
+/// Creates a call for a caller who is already on our Twilio line. It is named after it: Vapi learns the SID itself only
+/// when the stream opens, and its messages must lead to the right record also when this answer is lost.
 pub async fn create_bypass_call(
     http: &reqwest::Client,
     config: &Vapi,
     phone_number_id: &str,
     assistant_id: &AssistantId,
     customer: Option<&E164>,
+    call_sid: &CallSid,
 ) -> Result<BypassCall, VapiError> {
     let mut body = json!({
         "phoneNumberId": phone_number_id,
         "assistantId": assistant_id,
         "phoneCallProviderBypassEnabled": true,
+        "name": call_sid,
     });
     if let Some(number) = customer {
         body["customer"] = json!({ "number": number });
     }
     let url = format!("{}/call", config.api_url.as_str().trim_end_matches('/'));
-    let request = http.post(url).bearer_auth(config.api_key.expose_secret()).json(&body).timeout(LIMIT);
+    let request = http.post(url).bearer_auth(config.api_key.expose_secret()).json(&body).timeout(CREATE_LIMIT);
     read(request.send().await?).await
 }
 

@@ -341,12 +341,58 @@ pub async fn answered(conn: &mut PgConnection, id: CallId, at: OffsetDateTime) -
     Ok(())
 }
 
-/// Counts that the call lost its stream and is taken up again; tells how often that has happened by now.
-pub async fn resumed(conn: &mut PgConnection, id: CallId) -> Result<i32> {
-    let resumes = sqlx::query_scalar!("update calls set resumes = resumes + 1 where id = $1 returning resumes", id.0)
-        .fetch_one(conn)
-        .await?;
-    Ok(resumes)
+/// A time that a call lost its stream and was taken up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resumption {
+    /// Which time it was, counted from 1.
+    pub count: i32,
+    /// When.
+    pub at: OffsetDateTime,
+}
+
+/// Counts that the call lost its stream and is taken up again. The same `delivery` as the last time counts once.
+pub async fn resumed(conn: &mut PgConnection, id: CallId, delivery: Option<&str>) -> Result<Resumption> {
+    let row = sqlx::query_as!(
+        Resumption,
+        r#"update calls set
+               resumes = case when resume_delivery = $2 then resumes else resumes + 1 end,
+               resumed_at = case when resume_delivery = $2 then resumed_at else clock_timestamp() end,
+               resume_delivery = $2
+           where id = $1 returning resumes as count, resumed_at as "at!""#,
+        id.0,
+        delivery
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(row)
+}
+
+/// The time that the call was last taken up again, if it was for this `delivery`.
+pub async fn resumed_for(conn: &mut PgConnection, id: CallId, delivery: &str) -> Result<Option<Resumption>> {
+    let row = sqlx::query_as!(
+        Resumption,
+        r#"select resumes as count, resumed_at as "at!" from calls where id = $1 and resume_delivery = $2"#,
+        id.0,
+        delivery
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row)
+}
+
+/// Claims the right to ask Vapi to take the call, for `claim_s` seconds; `false`: somebody else is asking, or Vapi has
+/// the call, or it is over.
+pub async fn claim_handover(conn: &mut PgConnection, id: CallId, claim_s: f64) -> Result<bool> {
+    let done = sqlx::query!(
+        "update calls set handover_at = clock_timestamp()
+         where id = $1 and vapi_call_id is null and status <> 'ended'
+           and (handover_at is null or handover_at < clock_timestamp() - make_interval(secs => $2))",
+        id.0,
+        claim_s
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Notes what the call has used so far, in place of what was noted before.

@@ -100,7 +100,7 @@ pub struct Message {
     pub call_id: Option<VapiCallId>,
     /// When that call was created.
     pub call_created_at: Option<OffsetDateTime>,
-    /// Twilio's id of the call, when Vapi took it over Twilio.
+    /// Twilio's id of the call: Vapi's word for it, or the name that the origin gave the call when it handed it over.
     pub call_sid: Option<CallSid>,
     /// The assistant that runs the call.
     pub assistant_id: Option<AssistantId>,
@@ -136,6 +136,7 @@ impl Message {
         let call_sid = [call.phone_call_provider_id, call.transport.and_then(|transport| transport.call_sid)]
             .into_iter()
             .flatten()
+            .chain(call.name.filter(|name| is_whole_call_sid(name)))
             .find_map(|sid| sid.parse().ok());
         Ok(Self {
             kind: MessageType::parse(&message.kind),
@@ -228,9 +229,16 @@ impl RawMessage {
 /// The id that Vapi gives to every tool call made by an assistant's hook; it identifies nothing.
 pub const HOOK_TOOL_CALL_ID: &str = "hook-function-call";
 
+/// A call may be named anything, also something that only begins like a SID.
+fn is_whole_call_sid(name: &str) -> bool {
+    name.strip_prefix("CA").is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawCall {
+    #[serde(default, deserialize_with = "lenient")]
+    name: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     id: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
@@ -349,6 +357,20 @@ mod tests {
         assert_eq!(message.number.unwrap().as_str(), "+15550100001");
         assert_eq!(message.customer.unwrap().as_str(), "+15550100002");
         assert_eq!(message.tool_calls[0].arguments, json!({"party": 2}));
+    }
+
+    #[test]
+    fn a_call_is_known_by_the_name_that_we_gave_it() {
+        let sid = "CA0123456789abcdef0123456789abcdef";
+        let named = |name: &str, provider_id: Option<&str>| {
+            let call = json!({"id": "c", "name": name, "phoneCallProviderId": provider_id});
+            parse(&json!({"type": "hang", "call": call})).call_sid.map(|sid| sid.as_str().to_owned())
+        };
+        assert_eq!(named(sid, None).as_deref(), Some(sid));
+        assert_eq!(named(sid, Some("CA02")).as_deref(), Some("CA02"), "Vapi's own word comes first");
+        for other in ["CATHY", "", "CA0123456789abcdef0123456789abcdeg", "CA0123456789abcdef0123456789abcdef0"] {
+            assert_eq!(named(other, None), None, "{other}");
+        }
     }
 
     #[test]

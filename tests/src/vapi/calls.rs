@@ -200,6 +200,7 @@ pub(crate) fn wanted(
             number: Some(number_facts(number)),
             customer: customer.map(str::to_owned),
             call_sid: None,
+            name: set(body, "name").and_then(Value::as_str).map(str::to_owned),
         },
         bypass,
         name: set(body, "name").and_then(Value::as_str).map(str::to_owned),

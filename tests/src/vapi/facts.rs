@@ -61,6 +61,8 @@ pub struct Facts {
     pub customer: Option<String>,
     /// Twilio's id of the call. With the provider bypass Vapi learns it only from the media stream.
     pub call_sid: Option<String>,
+    /// What `POST /call` named it.
+    pub name: Option<String>,
 }
 
 impl Facts {
@@ -79,6 +81,7 @@ impl Facts {
             }),
             customer: Some(customer.to_owned()),
             call_sid: Some(format!("CA{}", Uuid::new_v4().simple())),
+            name: None,
         }
     }
 
@@ -130,6 +133,9 @@ impl Facts {
             call.insert("assistantId".into(), id.clone().into());
         } else if let Some(assistant) = &self.assistant {
             call.insert("assistant".into(), assistant.clone());
+        }
+        if let Some(name) = &self.name {
+            call.insert("name".into(), name.clone().into());
         }
         if let Some(customer) = self.customer() {
             call.insert("customer".into(), customer);

@@ -40,6 +40,7 @@ pub(crate) async fn inbound_call(State(shared): App, body: Bytes) -> Result<Resp
         return Err(ApiError::new(404, "Not Found", format!("Couldn't Find Phone Number {}.", field("To"))));
     };
     let mut facts = Facts {
+        name: None,
         call_id: Uuid::new_v4().to_string(),
         created_at: OffsetDateTime::now_utc(),
         kind: CallKind::Inbound,

@@ -210,7 +210,10 @@ async fn the_simulated_services_are_asked_as_the_real_ones_would_be() {
     let number = vapi.add_number(json!({ "provider": "twilio", "number": "+15550100001", "assistantId": assistant }));
     let config = world.app.config.vapi.as_ref().expect("Vapi is configured");
     let assistant = assistant.parse().expect("an assistant id");
-    let made = origin::providers::vapi::create_bypass_call(&world.app.http, config, &number, &assistant, None).await;
+    let call_sid = "CA01".parse().expect("a SID");
+    let made =
+        origin::providers::vapi::create_bypass_call(&world.app.http, config, &number, &assistant, None, &call_sid)
+            .await;
     let made = made.expect("a call at Vapi").id.to_string();
     vapi.calls().first("the call is over", |call| call.ended_at.is_some()).await;
     let (at_twilio, at_vapi) =

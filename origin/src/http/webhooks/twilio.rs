@@ -47,6 +47,13 @@ impl Webhook<'_> {
         self.received.delivery(self.sender, computed)
     }
 
+    /// The same, if Twilio itself names this very request: without its token, two questions about one call may look
+    /// alike.
+    fn named(&self) -> Option<String> {
+        let id = self.delivery();
+        (id != delivery_id(self.received.uri.path(), &self.form, None)).then_some(id)
+    }
+
     /// Opens it as an event that takes effect once.
     async fn open<'d>(&'d self, app: &App, id: &'d str) -> Result<Option<inbox::Entry<'d>>, StoreError> {
         let delivery = Delivery {
@@ -74,7 +81,8 @@ pub async fn voice(State(app): State<Arc<App>>, received: Received) -> Result<Re
     let webhook = verify(&app, &received)?;
     let base = webhook.base(&app);
     let attempt = answer::attempt(received.uri.query().unwrap_or_default());
-    let incoming = Incoming { webhook: &webhook.facts, base: &base, attempt };
+    let delivery = webhook.named();
+    let incoming = Incoming { webhook: &webhook.facts, base: &base, attempt, delivery: delivery.as_deref() };
     let answered = answering::voice(&app, &incoming).await;
     Ok(twiml_or_hold(answered, &incoming, path::VOICE))
 }
@@ -84,7 +92,8 @@ pub async fn resume(State(app): State<Arc<App>>, received: Received) -> Result<R
     let webhook = verify(&app, &received)?;
     let base = webhook.base(&app);
     let attempt = answer::attempt(received.uri.query().unwrap_or_default());
-    let incoming = Incoming { webhook: &webhook.facts, base: &base, attempt };
+    let delivery = webhook.named();
+    let incoming = Incoming { webhook: &webhook.facts, base: &base, attempt, delivery: delivery.as_deref() };
     let answered = answering::resume(&app, &incoming).await;
     Ok(twiml_or_hold(answered, &incoming, path::RESUME))
 }
