@@ -3,13 +3,17 @@
 //! An event is noted, takes effect and is committed in one transaction. One that was noted before is acknowledged and
 //! changes nothing; when the transaction fails, nothing was noted, and the sender or the edge repeats it. Messages that
 //! need an answer do not come here: they are written so that repeating them does no harm.
+//!
+//! An event that comes before its call is known waits here, with its body, until `late_events` gives it its effect.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use shared::{CallSid, VapiCallId};
 use sqlx::{PgConnection, Postgres, Transaction};
+use time::OffsetDateTime;
 
 use crate::App;
 use crate::store::StoreError;
@@ -19,6 +23,14 @@ use crate::telemetry::{DeliveryLabels, Metrics};
 /// How long an event is remembered. The edge brings one back for up to a day, and as a dead letter for 14 days more
 /// (`shared::dead_letter::KEEP_SECONDS`); after that nothing repeats it.
 pub const KEEP_DAYS: i32 = 16;
+
+/// How long an event waits for its call to be known, and with it what callers said. The edge may bring a call's first
+/// event so much later than the last.
+pub const WAIT_HOURS: i32 = 24;
+/// The longest body that is kept for it: as much as the edge takes.
+const MAX_WAITING_BYTES: usize = 1024 * 1024;
+/// How far a sender's clock may be ahead of ours.
+const SKEW: Duration = Duration::from_secs(5);
 
 /// Longest word for a type that is kept; the types that exist are half as long.
 const MAX_KIND_BYTES: usize = 64;
@@ -33,7 +45,8 @@ pub enum Source {
 }
 
 impl Source {
-    const fn as_str(self) -> &'static str {
+    /// The spelling in the database and in metrics.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Twilio => "twilio",
             Self::Vapi => "vapi",
@@ -70,7 +83,8 @@ pub enum State {
 }
 
 impl State {
-    const fn as_str(self) -> &'static str {
+    /// The spelling in the database and in metrics.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
             Self::Skipped => "skipped",
@@ -116,7 +130,10 @@ pub async fn open<'a>(app: &App, delivery: Delivery<'a>) -> Result<Option<Entry<
 impl Entry<'_> {
     /// Makes the event's effect and its mark permanent, together.
     pub async fn close(mut self, state: State) -> Result<(), StoreError> {
-        inbox::processed(&mut self.transaction, self.delivery.id, state.as_str()).await?;
+        let Delivery { id, body, call_sid, vapi_call_id, .. } = self.delivery;
+        let names_call = call_sid.is_some() || vapi_call_id.is_some();
+        let waits = state == State::Unknown && names_call && body.len() <= MAX_WAITING_BYTES;
+        inbox::processed(&mut self.transaction, id, state.as_str(), waits.then_some(body)).await?;
         self.transaction.commit().await?;
         count(&self.metrics, self.delivery.source, state.as_str());
         Ok(())
@@ -141,6 +158,12 @@ impl DerefMut for Entry<'_> {
 pub fn bounded_kind(kind: &str) -> &str {
     let fits = kind.len() <= MAX_KIND_BYTES && kind.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { kind } else { "other" }
+}
+
+/// When something happened of which its sender says when: an event may have waited for hours. A time in the future is
+/// somebody's wrong clock.
+pub fn told_at(told: Option<OffsetDateTime>, now: OffsetDateTime) -> OffsetDateTime {
+    told.filter(|told| *told <= now + SKEW).unwrap_or(now)
 }
 
 fn count(metrics: &Metrics, source: Source, outcome: &'static str) {

@@ -11,6 +11,7 @@ use graphile_worker::{
 use sqlx::{PgConnection, PgPool};
 
 use crate::App;
+use crate::late_events::LateEvents;
 use crate::reconcile::{self, Reconcile};
 use crate::replication::check::Sweep;
 use crate::replication::{Replicate, Replicator};
@@ -73,6 +74,7 @@ async fn worker(app: &Arc<App>) -> anyhow::Result<Worker> {
     let reconcile = Cron::every_n_minutes::<Reconcile>(reconcile::EVERY_MINUTES)?
         .queue(Reconcile::IDENTIFIER)
         .job_key(Reconcile::IDENTIFIER);
+    let late = Cron::every_minute::<LateEvents>().queue(LateEvents::IDENTIFIER).job_key(LateEvents::IDENTIFIER);
     let mut options = WorkerOptions::default()
         .pg_pool(app.db.clone())
         .schema(SCHEMA)
@@ -83,7 +85,9 @@ async fn worker(app: &Arc<App>) -> anyhow::Result<Worker> {
         .define_job::<Prune>()
         .with_cron(prune.payload(Prune::default())?)
         .define_job::<Reconcile>()
-        .with_cron(reconcile.payload(Reconcile::default())?);
+        .with_cron(reconcile.payload(Reconcile::default())?)
+        .define_job::<LateEvents>()
+        .with_cron(late.payload(LateEvents::default())?);
     if let Some(kv) = app.kv() {
         // Every minute whatever happens: this bounds the delay after an outage, where the growing delays of retries
         // would reach hours, and it finds changes that were made by hand.

@@ -16,6 +16,7 @@ pub mod import;
 pub mod inbox;
 pub mod jobs;
 pub mod keys;
+pub mod late_events;
 pub mod live_calls;
 pub mod providers;
 pub mod reconcile;
@@ -26,6 +27,7 @@ pub mod store;
 pub mod switching;
 pub mod telemetry;
 pub mod tools;
+pub mod twilio_calls;
 pub mod vapi_calls;
 
 use std::sync::Arc;

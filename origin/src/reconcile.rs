@@ -18,6 +18,7 @@ use sqlx::Connection as _;
 use time::OffsetDateTime;
 
 use crate::App;
+use crate::inbox::told_at;
 use crate::providers::twilio::{self, TwilioError};
 use crate::providers::vapi::{self, VapiError};
 use crate::store::calls::{self, Call};
@@ -152,7 +153,7 @@ async fn settle(app: &App, call: &Call, told: Told) -> Result<&'static str, Stor
     let now = OffsetDateTime::now_utc();
     let mut conn = app.db.acquire().await?;
     let (at, word, report) = match told {
-        Told::Over { at, word, report } => (at.unwrap_or(now), word, report),
+        Told::Over { at, word, report } => (told_at(at, now), word, report),
         Told::Missing if now - call.started_at >= MISSING_LIMIT => (now, "not found".to_owned(), None),
         // Not marked as asked: it has its turn in the next run.
         Told::RateLimited => return Ok("rate_limited"),

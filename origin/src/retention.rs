@@ -1,4 +1,5 @@
-//! What is kept for a while only: events that were received, and what tools answered.
+//! What is kept for a while only: events that were received, with their bodies where they wait for their call, and what
+//! tools answered.
 //!
 //! Calls, transcripts and the audit log are not touched here.
 
@@ -34,6 +35,7 @@ impl TaskHandler for Prune {
 
 /// Deletes what is too old.
 pub async fn prune(db: &PgPool, metrics: &Metrics) -> Result<(), StoreError> {
+    store::inbox::give_up(&mut *db.acquire().await?, inbox::WAIT_HOURS).await?;
     for table in ["webhook_inbox", "tool_runs"] {
         loop {
             let mut conn = db.acquire().await?;

@@ -51,7 +51,8 @@ pub struct Metrics {
     /// `tandem_replication_pending_keys`: keys that differed from the tables when the job last looked.
     pub replication_pending: Gauge<u64, AtomicU64>,
     /// `tandem_deliveries_total`: events received, by sender and by what became of them: `applied`, `skipped` (the agent
-    /// has left the system), `unknown` (no call or agent of ours), `repeated`, `conflict` (repeated with another body).
+    /// has left the system), `unknown` (no call or agent of ours), `repeated`, `conflict` (repeated with another body); `late` ones were unknown
+    /// until their call was known.
     pub deliveries: Family<DeliveryLabels, Counter>,
     /// `tandem_tool_runs_total`: function calls, by outcome; `repeated` ones got the outcome of the first run.
     pub tool_runs: Family<OutcomeLabels, Counter>,

@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::App;
-use crate::inbox::{self, Delivery, Source, State};
+use crate::inbox::{self, Delivery, Source, State, told_at};
 use crate::store::calls::{Call, NewCall};
 use crate::store::events::{Actor, NewEvent};
 use crate::store::{self, StoreError};
@@ -83,7 +83,7 @@ async fn decide(conn: &mut PgConnection, message: &Message) -> Result<Decided, S
 }
 
 /// Does what an event says.
-async fn apply(conn: &mut PgConnection, message: &Message, body: &[u8]) -> Result<State, StoreError> {
+pub async fn apply(conn: &mut PgConnection, message: &Message, body: &[u8]) -> Result<State, StoreError> {
     let Decided { decision, agent_id, call } = decide(conn, message).await?;
     let call = match (decision, agent_id, call) {
         (VapiDecision::Process, Some(_), Some(call)) => Some(call),
@@ -195,7 +195,7 @@ async fn begin(conn: &mut PgConnection, message: &Message, agent_id: AgentId) ->
         from: message.customer.as_ref().map(E164::as_str),
         to: message.number.as_ref().map(E164::as_str),
         system_type: SystemType::Vapi,
-        started_at: message.call_created_at.unwrap_or_else(OffsetDateTime::now_utc),
+        started_at: told_at(message.call_created_at.or(message.at), OffsetDateTime::now_utc()),
     };
     let (call, _) = store::calls::begin(conn, &new).await?;
     Ok(Some(call))
@@ -218,10 +218,10 @@ async fn run_tools(app: &App, message: &Message, agent_id: AgentId) -> Value {
 }
 
 async fn status(conn: &mut PgConnection, message: &Message, call: &Call) -> Result<(), StoreError> {
-    let now = OffsetDateTime::now_utc();
+    let at = told_at(message.at, OffsetDateTime::now_utc());
     match message.status.as_deref() {
-        Some("in-progress") => store::calls::answered(conn, call.id, now).await,
-        Some("ended") => end(conn, message, call, now).await,
+        Some("in-progress") => store::calls::answered(conn, call.id, at).await,
+        Some("ended") => end(conn, message, call, at).await,
         _ => Ok(()),
     }
 }
@@ -237,7 +237,7 @@ async fn report(conn: &mut PgConnection, message: &Message, body: &[u8], call: &
         tracing::warn!(%error, vapi_call_id = ?call.vapi_call_id, "an end-of-call report cannot be read whole");
         Report::default()
     });
-    let ended_at = report.ended_at().unwrap_or_else(OffsetDateTime::now_utc);
+    let ended_at = told_at(report.ended_at().or(message.at), OffsetDateTime::now_utc());
     report.fill(conn, call.id, ended_at).await?;
     end(conn, message, call, ended_at).await
 }

@@ -1,7 +1,7 @@
 //! Calls: one record for each phone call, whichever system runs it.
 //!
 //! Everything that arrives about a call may arrive twice, late or out of order. The statements here are written so
-//! that the first word on a fact counts and repeating it changes nothing.
+//! that the first word on a fact counts, on a time the earliest, and repeating it changes nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -328,11 +328,14 @@ pub async fn move_pin(conn: &mut PgConnection, id: CallId, to: SystemType, reaso
     Ok(done.rows_affected() == 1)
 }
 
-/// Notes that the call was answered. The first time counts; for an ended call it is too late.
+/// Notes that the call was answered, not before it began and not after its end. Of several words the earliest counts, so
+/// that every order of them gives the same.
 pub async fn answered(conn: &mut PgConnection, id: CallId, at: OffsetDateTime) -> Result<()> {
     sqlx::query!(
-        "update calls set answered_at = coalesce(answered_at, $2), status = 'in-progress'
-         where id = $1 and status = 'ringing'",
+        "update calls set
+             answered_at = greatest(started_at, least(answered_at, ended_at, $2)),
+             status = case when status = 'ringing' then 'in-progress' else status end
+         where id = $1 and (answered_at is null or answered_at > $2)",
         id.0,
         at
     )
@@ -459,15 +462,34 @@ pub async fn asked(conn: &mut PgConnection, id: CallId) -> Result<()> {
     Ok(())
 }
 
-/// Ends a call. The first to end it gives the reason; `false`: it had ended before.
+/// Ends a call, not before it began. The first to end it gives the reason; `false`: it had ended before. Of several words
+/// on when it ended the earliest counts, so that every order of them gives the same: what comes late is not what made it
+/// end.
 pub async fn end(conn: &mut PgConnection, id: CallId, at: OffsetDateTime, reason: &str) -> Result<bool> {
     let done = sqlx::query!(
-        "update calls set status = 'ended', ended_at = $2, end_reason = $3 where id = $1 and status <> 'ended'",
+        "update calls set
+             status = 'ended', end_reason = $3,
+             ended_at = greatest(started_at, $2),
+             answered_at = case when answered_at > $2 then greatest(started_at, $2) else answered_at end
+         where id = $1 and status <> 'ended'",
         id.0,
         at,
         super::without_nul(reason)
     )
+    .execute(&mut *conn)
+    .await?;
+    if done.rows_affected() == 1 {
+        return Ok(true);
+    }
+    sqlx::query!(
+        "update calls set
+             ended_at = greatest(started_at, $2),
+             answered_at = case when answered_at > $2 then greatest(started_at, $2) else answered_at end
+         where id = $1 and ended_at > $2",
+        id.0,
+        at
+    )
     .execute(conn)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(false)
 }

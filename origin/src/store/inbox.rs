@@ -48,16 +48,67 @@ pub async fn receive(conn: &mut PgConnection, entry: &NewEntry<'_>) -> Result<Op
     Ok(Some(kept))
 }
 
-/// Notes what became of an event, in the transaction that it took effect in.
-pub async fn processed(conn: &mut PgConnection, delivery_id: &str, state: &str) -> Result<()> {
+/// Notes what became of an event, in the transaction that it took effect in. Of one that waits, `body` is kept.
+pub async fn processed(conn: &mut PgConnection, delivery_id: &str, state: &str, body: Option<&[u8]>) -> Result<()> {
     sqlx::query!(
-        "update webhook_inbox set state = $2, processed_at = clock_timestamp() where delivery_id = $1",
+        "update webhook_inbox set state = $2, processed_at = clock_timestamp(), body = $3 where delivery_id = $1",
         delivery_id,
-        state
+        state,
+        body
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Up to `limit` events that have waited for their call and need not wait any longer, in the order that they came in.
+pub async fn ripe(conn: &mut PgConnection, limit: i64) -> Result<Vec<String>> {
+    let ids = sqlx::query_scalar!(
+        "select delivery_id from webhook_inbox i
+         where body is not null
+           and exists (select from calls c where c.call_sid = i.call_sid or c.vapi_call_id = i.vapi_call_id)
+         order by received_at limit $1",
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids)
+}
+
+/// An event that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The sender's word for what it is.
+    pub kind: String,
+    /// `twilio` or `vapi`.
+    pub source: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Takes an event that waits, and keeps others from it until the transaction ends. `None`: it waits no longer.
+pub async fn take(conn: &mut PgConnection, delivery_id: &str) -> Result<Option<Waiting>> {
+    let waiting = sqlx::query_as!(
+        Waiting,
+        r#"select type as kind, source, body as "body!" from webhook_inbox
+           where delivery_id = $1 and body is not null for update skip locked"#,
+        delivery_id
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(waiting)
+}
+
+/// Forgets the bodies of events that have waited for `hours`; tells how many.
+pub async fn give_up(conn: &mut PgConnection, hours: i32) -> Result<u64> {
+    let done = sqlx::query!(
+        "update webhook_inbox set body = null
+         where body is not null and received_at < now() - make_interval(hours => $1)",
+        hours
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Deletes up to `limit` entries that are older than `days`; tells how many.

@@ -14,6 +14,7 @@ use crate::store::{self, StoreError};
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
+    started_at: Option<String>,
     ended_at: Option<String>,
     artifact: Option<Artifact>,
     costs: Option<Value>,
@@ -54,8 +55,16 @@ impl Report {
         self.ended_at.as_deref().and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok())
     }
 
+    /// When the two began to talk.
+    fn started_at(&self) -> Option<OffsetDateTime> {
+        self.started_at.as_deref().and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok())
+    }
+
     /// Writes what it tells into the record of a call. What it does not tell stays as it is.
     pub async fn fill(self, conn: &mut PgConnection, call: CallId, ended_at: OffsetDateTime) -> Result<(), StoreError> {
+        if let Some(at) = self.started_at() {
+            store::calls::answered(conn, call, at.min(ended_at)).await?;
+        }
         let items = transcript(self.artifact.map(|artifact| artifact.messages).unwrap_or_default(), ended_at);
         store::transcript_items::write(conn, call, &items).await?;
         if self.cost.is_some() || self.costs.is_some() {

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
 
 use crate::hmac::to_hex;
 use crate::{AssistantId, CallSid, E164, VapiCallId, hop};
@@ -96,6 +96,8 @@ pub struct ToolCall {
 pub struct Message {
     /// What it is.
     pub kind: MessageType,
+    /// When Vapi sent it first.
+    pub at: Option<OffsetDateTime>,
     /// The call it is about. Messages of chats and sessions have none.
     pub call_id: Option<VapiCallId>,
     /// When that call was created.
@@ -140,6 +142,7 @@ impl Message {
             .find_map(|sid| sid.parse().ok());
         Ok(Self {
             kind: MessageType::parse(&message.kind),
+            at: moment(&message.timestamp),
             call_id: call.id.and_then(|id| id.parse().ok()),
             call_created_at: call.created_at.and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok()),
             call_sid,
@@ -181,7 +184,7 @@ struct RawMessage {
     ended_reason: Option<String>,
     #[serde(default, rename = "toolCallList", deserialize_with = "lenient_list")]
     tool_calls: Vec<RawToolCall>,
-    /// Epoch milliseconds, or an ISO text in old deliveries: only compared, never read.
+    /// Epoch milliseconds, or an ISO text in old deliveries.
     #[serde(default)]
     timestamp: Value,
     #[serde(default, deserialize_with = "lenient")]
@@ -228,6 +231,18 @@ impl RawMessage {
 
 /// The id that Vapi gives to every tool call made by an assistant's hook; it identifies nothing.
 pub const HOOK_TOOL_CALL_ID: &str = "hook-function-call";
+
+fn moment(timestamp: &Value) -> Option<OffsetDateTime> {
+    match timestamp {
+        Value::Number(number) => {
+            let ms = number.as_i64()?;
+            let seconds = OffsetDateTime::from_unix_timestamp(ms.div_euclid(1000)).ok()?;
+            seconds.checked_add(Duration::milliseconds(ms.rem_euclid(1000)))
+        }
+        Value::String(text) => OffsetDateTime::parse(text, &Rfc3339).ok(),
+        _ => None,
+    }
+}
 
 /// A call may be named anything, also something that only begins like a SID.
 fn is_whole_call_sid(name: &str) -> bool {
@@ -370,6 +385,17 @@ mod tests {
         assert_eq!(named(sid, Some("CA02")).as_deref(), Some("CA02"), "Vapi's own word comes first");
         for other in ["CATHY", "", "CA0123456789abcdef0123456789abcdeg", "CA0123456789abcdef0123456789abcdef0"] {
             assert_eq!(named(other, None), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn two_ways_to_tell_the_time() {
+        let at = |timestamp: Value| parse(&json!({"type": "hang", "timestamp": timestamp})).at;
+        let expected = Some(datetime!(2026-11-22 14:59:59.25 UTC));
+        assert_eq!(at(json!(1_795_359_599_250_i64)), expected);
+        assert_eq!(at(json!("2026-11-22T14:59:59.250Z")), expected);
+        for odd in [json!(null), json!("yesterday"), json!(i64::MAX), json!(1.5e300), json!([])] {
+            assert_eq!(at(odd.clone()), None, "{odd}");
         }
     }
 

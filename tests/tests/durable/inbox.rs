@@ -1,9 +1,11 @@
 //! Each event takes effect once, whatever is repeated, raced, cut off or out of order.
 
 use futures_util::future::join_all;
-use origin::inbox;
+use origin::{inbox, late_events};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::world::{World, message};
 
@@ -124,7 +126,7 @@ async fn what_failed_halfway_was_not_received() {
 #[tokio::test]
 async fn what_passes_is_worth_another_attempt() {
     let world = World::start().await;
-    for (state, status) in
+    for (state, code) in
         [("08006", 503), ("25006", 503), ("40001", 503), ("53100", 503), ("58030", 503), ("22023", 500)]
     {
         world
@@ -136,7 +138,7 @@ async fn what_passes_is_worth_another_attempt() {
             ))
             .await;
         let refused = world.vapi(status("call-1", "ended")).await;
-        assert_eq!((refused.status, refused.body["status"].as_u64()), (status, Some(status.into())), "{state}");
+        assert_eq!((refused.status, &refused.body["status"]), (code, &json!(code)), "{state}");
     }
     world.execute("drop trigger fail on calls").await;
 
@@ -155,7 +157,11 @@ async fn every_order_of_a_calls_events_gives_the_same_record() {
     let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
     for (i, order) in orders.into_iter().enumerate() {
         let name = format!("call-{i}");
-        let events = [status(&name, "in-progress"), status(&name, "ended"), report(&name, "Hello")];
+        let mut events = [status(&name, "in-progress"), status(&name, "ended"), report(&name, "Hello")];
+        events[0]["timestamp"] = json!(1_795_359_600_500_i64);
+        events[1]["timestamp"] = json!(1_795_359_661_600_i64);
+        events[2]["timestamp"] = json!(1_795_359_666_000_i64);
+        events[2]["startedAt"] = json!("2026-11-22T15:00:01.000Z");
         for at in order {
             assert_eq!(world.vapi(events[at].clone()).await.status, 200);
         }
@@ -167,8 +173,12 @@ async fn every_order_of_a_calls_events_gives_the_same_record() {
         );
         assert_eq!(call["transcript"][0]["text"], "Hello", "{order:?}");
         assert!(call["usage"]["costs"].is_array(), "{order:?}: {call}");
-        // Answered is only who was known to be before the end.
-        assert_eq!(call["answeredAt"].is_string(), order[0] == 0, "{order:?}: {call}");
+        let times = ["startedAt", "answeredAt", "endedAt"].map(|name| call[name].clone());
+        assert_eq!(
+            times,
+            ["2026-11-22T14:59:58Z", "2026-11-22T15:00:00.5Z", "2026-11-22T15:01:01.5Z"],
+            "{order:?}: when it came does not count"
+        );
     }
 }
 
@@ -178,17 +188,41 @@ async fn twilios_callbacks_are_told_apart_by_what_twilio_repeats() {
     assert_eq!(world.vapi(status("call-1", "ringing")).await.status, 200);
     world.execute("update calls set call_sid = 'CA01', system_type = 'openai-realtime'").await;
 
-    let answered = "CallSid=CA01&CallStatus=in-progress&SequenceNumber=2";
-    let over = "CallSid=CA01&CallStatus=busy&SequenceNumber=3";
+    let at = |second: u32| format!("Timestamp=Sun%2C+22+Nov+2026+15%3A00%3A{second:02}+%2B0000");
+    let answered = &format!("CallSid=CA01&CallStatus=in-progress&SequenceNumber=2&{}", at(1));
+    let over = &format!("CallSid=CA01&CallStatus=busy&SequenceNumber=3&{}", at(9));
     for form in [over, answered, over, "CallSid=CA77&CallStatus=completed&SequenceNumber=3"] {
         assert_eq!(world.twilio_status(form).await.status, 204);
     }
 
     let call = world.vapi_call("call-1").await;
     assert_eq!((&call["status"], &call["endReason"]), (&json!("ended"), &json!("busy")));
+    let times = (&call["answeredAt"], &call["endedAt"]);
+    assert_eq!(times, (&json!("2026-11-22T15:00:01Z"), &json!("2026-11-22T15:00:09Z")));
     for (outcome, times) in [("applied", 2), ("repeated", 1), ("unknown", 1)] {
         let line = format!(r#"tandem_deliveries_total{{source="twilio",outcome="{outcome}"}}"#);
         assert_eq!(world.metric(&line), times, "{outcome}");
+    }
+}
+
+#[tokio::test]
+async fn a_senders_clock_is_believed_within_bounds() {
+    let world = World::start().await;
+    let told = async |name: &str, at: Value| {
+        let mut ended = status(name, "ended");
+        ended["timestamp"] = at;
+        assert_eq!(world.vapi(ended).await.status, 200);
+        let call = world.vapi_call(name).await;
+        let time =
+            |name: &str| OffsetDateTime::parse(call[name].as_str().expect("a time"), &Rfc3339).expect("RFC 3339");
+        (time("startedAt"), time("endedAt"))
+    };
+    let (started, ended) = told("call-1", json!("2020-01-01T00:00:00Z")).await;
+    assert_eq!(started, ended, "nothing ends before it begins");
+    let before = OffsetDateTime::now_utc();
+    for (name, at) in [("call-2", json!(4_000_000_000_000_i64)), ("call-3", Value::Null)] {
+        let (_, ended) = told(name, at).await;
+        assert!((before..=OffsetDateTime::now_utc()).contains(&ended), "{ended}");
     }
 }
 
@@ -237,6 +271,52 @@ async fn what_postgres_cannot_hold_does_no_harm() {
     }
     let call = world.vapi_call("call-1").await;
     assert_eq!((&call["transcript"][0]["text"], &call["endReason"]), (&json!("Hello"), &json!("ab")));
+}
+
+#[tokio::test]
+async fn what_comes_before_its_call_is_known_counts_once_it_is() {
+    let world = World::start().await;
+    let over = "CallSid=CA01&CallStatus=no-answer&SequenceNumber=3&Timestamp=Sun%2C+22+Nov+2026+15%3A00%3A09+%2B0000";
+    let nobodys = "CallSid=CA77&CallStatus=completed&SequenceNumber=3";
+    for form in [over, nobodys] {
+        assert_eq!(world.twilio_status(form).await.status, 204);
+    }
+    // The assistant is nobody's yet.
+    world.execute("update agents set vapi_assistant_id = 'other' where vapi_assistant_id is not null").await;
+    let mut early = report("call-2", "Hello");
+    let more = early.as_object_mut().expect("an object");
+    more.remove("phoneNumber");
+    assert_eq!(world.vapi(early).await.status, 200);
+    let waiting = "select count(*) from webhook_inbox where state = 'unknown' and body is not null";
+    assert_eq!(world.count(waiting).await, 3);
+
+    late_events::run(&world.app).await.expect("a run");
+    assert_eq!(world.count(waiting).await, 3, "no call is known yet");
+
+    world.execute("update agents set vapi_assistant_id = 'assistant-1' where vapi_assistant_id = 'other'").await;
+    for call in ["call-1", "call-2"] {
+        assert_eq!(world.vapi(status(call, "ringing")).await.status, 200);
+    }
+    world
+        .execute("update calls set call_sid = 'CA01', system_type = 'openai-realtime' where vapi_call_id = 'call-1'")
+        .await;
+    late_events::run(&world.app).await.expect("a run");
+    late_events::run(&world.app).await.expect("another");
+
+    let call = world.vapi_call("call-1").await;
+    assert_eq!((&call["endReason"], &call["endedAt"]), (&json!("no-answer"), &json!("2026-11-22T15:00:09Z")));
+    let call = world.vapi_call("call-2").await;
+    assert_eq!((&call["endReason"], &call["transcript"][0]["text"]), (&json!("customer-ended-call"), &json!("Hello")));
+    assert_eq!(world.count(waiting).await, 1);
+    let outcome =
+        |outcome: &str| world.metric(&format!(r#"tandem_deliveries_total{{source="vapi",outcome="{outcome}"}}"#));
+    assert_eq!((outcome("unknown"), outcome("late")), (1, 1));
+
+    // What callers said is not kept for nobody.
+    world.execute("update webhook_inbox set received_at = now() - interval '25 hours'").await;
+    origin::retention::prune(&world.app.db, &world.app.metrics).await.expect("old bodies are deleted");
+    assert_eq!(world.count("select count(*) from webhook_inbox where body is not null").await, 0);
+    assert_eq!(world.count("select count(*) from webhook_inbox where call_sid = 'CA77'").await, 1);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use shared::{CallId, CallSid, SystemType, VapiCallId};
 use tests::hosts::Hosts;
 use tests::twilio::{InboundCall, Number, Twilio, TwilioOptions};
 use tests::vapi::{Vapi, VapiOptions};
+use time::format_description::well_known::{Rfc2822, Rfc3339};
 use time::{Duration, OffsetDateTime};
 
 use crate::providers::Providers;
@@ -62,7 +63,9 @@ async fn what_is_over_at_twilio_is_closed() {
     let over = open_call(&world, "CA01", Duration::minutes(20)).await;
     let alive = open_call(&world, "CA02", Duration::minutes(20)).await;
     let young = open_call(&world, "CA03", Duration::minutes(5)).await;
-    let end = json!({ "status": "busy", "end_time": "Sun, 22 Nov 2026 15:01:01 +0000" });
+    let ended_at = (OffsetDateTime::now_utc() - Duration::minutes(15)).truncate_to_second();
+    let rfc_2822 = ended_at.format(&Rfc2822).expect("a text");
+    let end = json!({ "status": "busy", "end_time": rfc_2822 });
     providers.set("CA01", 200, end.clone());
     providers.set("CA02", 200, json!({ "status": "in-progress", "end_time": null }));
     providers.set("CA03", 200, end);
@@ -71,7 +74,7 @@ async fn what_is_over_at_twilio_is_closed() {
 
     let call = shown(&world, over).await;
     assert_eq!((&call["status"], &call["endReason"]), (&json!("ended"), &json!("reconciled")));
-    assert_eq!(call["endedAt"], "2026-11-22T15:01:01Z");
+    assert_eq!(call["endedAt"], ended_at.format(&Rfc3339).expect("a text"));
     let event = world.get("/api/events").await.body["items"][0].clone();
     assert_eq!((&event["type"], &event["callId"]), (&json!("call.reconciled"), &json!(over)));
     assert_eq!(event["details"], json!({ "told": "busy", "system": "openai-realtime" }));
@@ -87,11 +90,13 @@ async fn vapis_transcript_and_costs_are_taken_over() {
     let providers = Providers::start().await;
     let world = world(&providers).await;
     let call = open_call(&world, "vapi-1", Duration::hours(1)).await;
+    let ended_at = (OffsetDateTime::now_utc() - Duration::minutes(15)).truncate_to_second();
+    let ended_at = ended_at.format(&Rfc3339).expect("a text");
     providers.set(
         "vapi-1",
         200,
         json!({
-            "id": "vapi-1", "status": "ended", "endedReason": "silence-timed-out", "endedAt": "2026-11-22T15:01:01.500Z",
+            "id": "vapi-1", "status": "ended", "endedReason": "silence-timed-out", "endedAt": ended_at,
             "cost": 0.08, "costs": [{ "type": "vapi", "cost": 0.05 }],
             "artifact": { "messages": [{ "role": "bot", "message": "Hello", "time": 1_795_359_601_000_i64, "duration": 900 }] },
         }),
@@ -100,7 +105,7 @@ async fn vapis_transcript_and_costs_are_taken_over() {
     run(&world).await;
 
     let call = shown(&world, call).await;
-    assert_eq!((&call["endReason"], &call["endedAt"]), (&json!("reconciled"), &json!("2026-11-22T15:01:01.5Z")));
+    assert_eq!((&call["endReason"], &call["endedAt"]), (&json!("reconciled"), &json!(ended_at)));
     assert_eq!((&call["transcript"][0]["text"], &call["usage"]["costUsd"]), (&json!("Hello"), &json!(0.08)));
     let event = world.get("/api/events").await.body["items"][0].clone();
     assert_eq!(event["details"]["told"], "silence-timed-out");

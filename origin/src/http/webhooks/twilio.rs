@@ -6,12 +6,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
-use shared::SystemType;
 use shared::twilio::answer::{self, path};
 use shared::twilio::form::Form;
-use shared::twilio::webhook::{CallOutcome, CallStatus, CallWebhook, IDEMPOTENCY_HEADER, delivery_id};
-use sqlx::PgConnection;
-use time::OffsetDateTime;
+use shared::twilio::webhook::{CallWebhook, IDEMPOTENCY_HEADER, delivery_id};
 
 use super::invalid_signature;
 use super::sender::{Received, Sender};
@@ -20,7 +17,7 @@ use crate::http::extract::require_media_type;
 use crate::http::problem::Problem;
 use crate::inbox::{self, Delivery, Source, State as Became};
 use crate::store::StoreError;
-use crate::{App, store};
+use crate::{App, store, twilio_calls};
 
 /// A verified webhook about a call.
 struct Webhook<'a> {
@@ -103,7 +100,7 @@ pub async fn status(State(app): State<Arc<App>>, received: Received) -> Result<S
     let webhook = verify(&app, &received)?;
     let id = webhook.delivery();
     if let Some(mut entry) = webhook.open(&app, &id).await? {
-        let became = note_status(&mut entry, &webhook.facts).await?;
+        let became = twilio_calls::note_status(&mut entry, &webhook.form, &webhook.facts).await?;
         entry.close(became).await?;
     }
     Ok(StatusCode::NO_CONTENT)
@@ -124,26 +121,6 @@ pub async fn stream_status(State(app): State<Arc<App>>, received: Received) -> R
     }
     entry.close(if known { Became::Applied } else { Became::Unknown }).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn note_status(conn: &mut PgConnection, facts: &CallWebhook) -> Result<Became, StoreError> {
-    let Some(call) = store::calls::by_call_sid(conn, &facts.call_sid).await? else { return Ok(Became::Unknown) };
-    let now = OffsetDateTime::now_utc();
-    match facts.status {
-        CallStatus::InProgress => store::calls::answered(conn, call.id, now).await?,
-        // Vapi reports its own calls, with a better reason.
-        CallStatus::Over(CallOutcome::Completed) if call.system_type == SystemType::Vapi => {}
-        CallStatus::Over(outcome) => {
-            let reason = match outcome {
-                // Had the agent ended it, that would stand in the record already.
-                CallOutcome::Completed => "caller_hung_up",
-                other => other.as_str(),
-            };
-            store::calls::end(conn, call.id, now, reason).await?;
-        }
-        CallStatus::Ringing | CallStatus::Other => {}
-    }
-    Ok(Became::Applied)
 }
 
 /// While the database is away the caller is asked to wait: Twilio must get TwiML.
