@@ -173,6 +173,7 @@ fn facts(parties: &Parties, call: &Call) -> Facts {
         assistant["id"] = id.as_str().into();
     }
     Facts {
+        name: None,
         call_id: call.vapi_id.clone(),
         created_at: call.began,
         kind: CallKind::Inbound,
