@@ -211,7 +211,11 @@ async fn begin(app: &App, incoming: &Incoming<'_>, known: &Known, system: System
         system_type: system,
         started_at: OffsetDateTime::now_utc(),
     };
-    let (call, _) = store::calls::begin(&mut *app.db.acquire().await?, &new).await?;
+    let mut conn = app.db.acquire().await?;
+    let (call, _) = store::calls::begin(&mut conn, &new).await?;
+    if let Some(account) = &webhook.account_sid {
+        store::calls::set_account(&mut conn, call.id, account).await?;
+    }
     Ok(call)
 }
 

@@ -60,10 +60,46 @@ pub struct OpenAi {
 pub struct Twilio {
     /// `TWILIO_ACCOUNT_SID`.
     pub account_sid: AccountSid,
-    /// `TWILIO_AUTH_TOKEN`: comma-separated while rotating. All verify, the first is used for REST. Never empty.
+    /// `TWILIO_AUTH_TOKEN`: comma-separated while rotating; a sub-account's as `AC…:token`. All verify, the first of an
+    /// account is used for REST. Never empty.
     pub auth_tokens: Vec<SecretString>,
     /// `TWILIO_API_URL`: default `https://api.twilio.com`.
     pub api_url: Url,
+}
+
+impl Twilio {
+    /// What opens this account's part of the REST API: a user and its password. The main account's token opens the
+    /// parts of its sub-accounts, too.
+    pub fn credentials(&self, account: &AccountSid) -> (String, Option<&str>) {
+        let own = self.tokens().find(|(owner, _)| owner.as_ref() == Some(account));
+        let main = || self.tokens().find(|(owner, _)| owner.as_ref().is_none_or(|owner| *owner == self.account_sid));
+        match own {
+            Some((_, token)) => (account.to_string(), Some(token)),
+            None => (self.account_sid.to_string(), main().map(|(_, token)| token)),
+        }
+    }
+
+    /// The main account, and those that have tokens of their own.
+    pub fn accounts(&self) -> Vec<AccountSid> {
+        let mut accounts = vec![self.account_sid.clone()];
+        for owner in self.tokens().filter_map(|(owner, _)| owner) {
+            if !accounts.contains(&owner) {
+                accounts.push(owner);
+            }
+        }
+        accounts
+    }
+
+    /// The tokens, and whose each is; `None`: the main account's.
+    fn tokens(&self) -> impl Iterator<Item = (Option<AccountSid>, &str)> {
+        self.auth_tokens.iter().map(|token| {
+            let token = token.expose_secret();
+            match token.split_once(':').and_then(|(owner, token)| Some((owner.parse().ok()?, token))) {
+                Some((owner, token)) => (Some(owner), token),
+                None => (None, token),
+            }
+        })
+    }
 }
 
 /// Vapi.
@@ -476,6 +512,22 @@ mod tests {
         assert_eq!(exposed(&config.twilio.unwrap().auth_tokens), ["new", "old"]);
         assert_eq!(config.drain_timeout, Duration::from_secs(30));
         assert_eq!(config.max_live_calls, Some(700));
+    }
+
+    #[test]
+    fn each_account_has_its_token() {
+        let config = read(&[("TWILIO_ACCOUNT_SID", "AC01"), ("TWILIO_AUTH_TOKEN", "AC02:second, first, older")]);
+        let twilio = config.unwrap().twilio.unwrap();
+        let credentials = |account: &str| {
+            let (user, token) = twilio.credentials(&account.parse().unwrap());
+            (user, token.unwrap().to_owned())
+        };
+        let pair = |user: &str, token: &str| (user.to_owned(), token.to_owned());
+        assert_eq!(credentials("AC01"), pair("AC01", "first"));
+        assert_eq!(credentials("AC02"), pair("AC02", "second"));
+        assert_eq!(credentials("AC03"), pair("AC01", "first"), "a parent opens its sub-accounts");
+        let accounts: Vec<String> = twilio.accounts().iter().map(ToString::to_string).collect();
+        assert_eq!(accounts, ["AC01", "AC02"]);
     }
 
     #[test]

@@ -12,12 +12,13 @@ use futures_util::future::join_all;
 use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shared::SystemType;
 use shared::twilio::webhook::CallStatus;
+use shared::{CallSid, SystemType};
 use sqlx::Connection as _;
 use time::OffsetDateTime;
 
 use crate::App;
+use crate::config;
 use crate::inbox::told_at;
 use crate::providers::twilio::{self, TwilioError};
 use crate::providers::vapi::{self, VapiError};
@@ -43,7 +44,8 @@ const PAUSE: Duration = Duration::from_mins(10);
 const PER_RUN: i64 = 200;
 /// Requests at a time: far below what Twilio and Vapi allow, as live calls need them too.
 const AT_A_TIME: usize = 4;
-/// A call that its provider does not know for so long is over: Twilio shows a call at once, Vapi keeps them for weeks.
+/// A call that its provider does not know for so long is over, also when we cannot be sure to have asked in the right
+/// place. Twilio shows a call at once in its own account; Vapi keeps them for weeks.
 const MISSING_LIMIT: time::Duration = time::Duration::days(1);
 
 /// The job.
@@ -70,7 +72,10 @@ enum Told {
         report: Option<Report>,
     },
     Alive,
+    /// Not known where we looked; it may be elsewhere.
     Missing,
+    /// Not known where it must be.
+    Gone,
     RateLimited,
     Failed,
     /// There is nobody to ask.
@@ -110,8 +115,32 @@ async fn ask(app: &App, call: &Call) -> Told {
     let config = &app.config;
     match (call.system_type, &call.vapi_call_id, &config.vapi, &call.call_sid, &config.twilio) {
         (SystemType::Vapi, Some(id), Some(vapi), ..) => of_vapi(vapi::call(&app.http, vapi, id).await, call),
-        (_, _, _, Some(sid), Some(twilio)) => of_twilio(twilio::call(&app.http, twilio, sid).await, call),
+        (_, _, _, Some(sid), Some(twilio)) => ask_twilio(app, twilio, call, sid).await,
         _ => Told::NotConfigured,
+    }
+}
+
+/// Asks under the account that the call was said to be of; while nobody has said, under all that there are.
+async fn ask_twilio(app: &App, twilio: &config::Twilio, call: &Call, sid: &CallSid) -> Told {
+    let known = match app.db.acquire().await {
+        Ok(mut conn) => calls::account(&mut conn, call.id).await,
+        Err(error) => Err(error.into()),
+    };
+    match known {
+        Ok(Some(account)) => match of_twilio(twilio::call(&app.http, twilio, &account, sid).await, call) {
+            Told::Missing => Told::Gone,
+            told => told,
+        },
+        Ok(None) => {
+            for account in twilio.accounts() {
+                let told = of_twilio(twilio::call(&app.http, twilio, &account, sid).await, call);
+                if !matches!(told, Told::Missing) {
+                    return told;
+                }
+            }
+            Told::Missing
+        }
+        Err(error) => failed(call, &error),
     }
 }
 
@@ -152,8 +181,14 @@ fn failed(call: &Call, error: &(dyn std::error::Error + 'static)) -> Told {
 async fn settle(app: &App, call: &Call, told: Told) -> Result<&'static str, StoreError> {
     let now = OffsetDateTime::now_utc();
     let mut conn = app.db.acquire().await?;
+    if app.live.all().contains(&call.id) {
+        // It was taken up again meanwhile.
+        calls::asked(&mut conn, call.id).await?;
+        return Ok("alive");
+    }
     let (at, word, report) = match told {
         Told::Over { at, word, report } => (told_at(at, now), word, report),
+        Told::Gone => (now, "not found".to_owned(), None),
         Told::Missing if now - call.started_at >= MISSING_LIMIT => (now, "not found".to_owned(), None),
         // Not marked as asked: it has its turn in the next run.
         Told::RateLimited => return Ok("rate_limited"),

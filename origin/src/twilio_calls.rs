@@ -15,6 +15,9 @@ use crate::store::{self};
 /// Does what a status callback says.
 pub async fn note_status(conn: &mut PgConnection, form: &Form<'_>, facts: &CallWebhook) -> store::Result<State> {
     let Some(call) = calls::by_call_sid(conn, &facts.call_sid).await? else { return Ok(State::Unknown) };
+    if let Some(account) = &facts.account_sid {
+        calls::set_account(conn, call.id, account).await?;
+    }
     let at = told_at(timestamp(form), OffsetDateTime::now_utc());
     match facts.status {
         CallStatus::InProgress => calls::answered(conn, call.id, at).await?,

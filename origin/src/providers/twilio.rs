@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use secrecy::ExposeSecret;
 use serde::Deserialize;
-use shared::CallSid;
 use shared::twilio::webhook::CallStatus;
+use shared::{AccountSid, CallSid};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
@@ -52,11 +51,16 @@ struct Call {
 }
 
 /// Looks a call up. `None`: the account has no such call.
-pub async fn call(http: &reqwest::Client, config: &Twilio, sid: &CallSid) -> Result<Option<CallState>, TwilioError> {
-    let (api, account) = (config.api_url.as_str().trim_end_matches('/'), &config.account_sid);
+pub async fn call(
+    http: &reqwest::Client,
+    config: &Twilio,
+    account: &AccountSid,
+    sid: &CallSid,
+) -> Result<Option<CallState>, TwilioError> {
+    let api = config.api_url.as_str().trim_end_matches('/');
     let url = format!("{api}/2010-04-01/Accounts/{account}/Calls/{sid}.json");
-    let token = config.auth_tokens.first().map(ExposeSecret::expose_secret);
-    let response = http.get(url).basic_auth(account, token).timeout(LIMIT).send().await?;
+    let (user, token) = config.credentials(account);
+    let response = http.get(url).basic_auth(user, token).timeout(LIMIT).send().await?;
     match response.status() {
         StatusCode::NOT_FOUND => Ok(None),
         StatusCode::TOO_MANY_REQUESTS => Err(TwilioError::RateLimited),

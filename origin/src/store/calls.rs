@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde_json::Value;
-use shared::{AgentId, CallId, CallSid, E164, NumberId, ProjectId, SystemType, VapiCallId};
+use shared::{AccountSid, AgentId, CallId, CallSid, E164, NumberId, ProjectId, SystemType, VapiCallId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -454,6 +454,20 @@ pub async fn open_between(conn: &mut PgConnection, project: ProjectId, from: &E1
     .into_iter()
     .map(Call::try_from)
     .collect()
+}
+
+/// Notes whose the call is at Twilio, as far as that is not known yet.
+pub async fn set_account(conn: &mut PgConnection, id: CallId, account: &AccountSid) -> Result<()> {
+    sqlx::query!("update calls set account_sid = $2 where id = $1 and account_sid is null", id.0, account.as_str())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Whose the call is at Twilio. `None`: nobody has said.
+pub async fn account(conn: &mut PgConnection, id: CallId) -> Result<Option<AccountSid>> {
+    let account = sqlx::query_scalar!("select account_sid from calls where id = $1", id.0).fetch_one(conn).await?;
+    optional_text(account.as_deref(), "account SID")
 }
 
 /// Notes that a provider was asked about the call.

@@ -54,19 +54,24 @@ impl Providers {
 }
 
 async fn answer(State(providers): State<Providers>, headers: HeaderMap, uri: Uri) -> Response {
-    let twilio =
-        uri.path().strip_prefix("/2010-04-01/Accounts/AC01/Calls/").and_then(|rest| rest.strip_suffix(".json"));
+    let twilio = uri.path().strip_prefix("/2010-04-01/Accounts/").and_then(|rest| {
+        let (account, call) = rest.split_once("/Calls/")?;
+        Some((account, call.strip_suffix(".json")?))
+    });
     let (call, authorization) = match (twilio, uri.path().strip_prefix("/call/")) {
         // `AC01:token`
-        (Some(sid), _) => (sid, "Basic QUMwMTp0b2tlbg=="),
-        (None, Some(id)) => (id, "Bearer vapi-key"),
+        (Some(("AC01", sid)), _) => (sid.to_owned(), "Basic QUMwMTp0b2tlbg=="),
+        // `AC02:its-own`, a sub-account: its calls are set and asked for as `AC02/…`.
+        (Some(("AC02", sid)), _) => (format!("AC02/{sid}"), "Basic QUMwMjppdHMtb3du"),
+        (Some(_), _) => return StatusCode::NOT_FOUND.into_response(),
+        (None, Some(id)) => (id.to_owned(), "Bearer vapi-key"),
         (None, None) => return StatusCode::IM_A_TEAPOT.into_response(),
     };
     if headers.get("authorization").is_none_or(|value| value != authorization) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let mut inner = providers.lock();
-    inner.asked.push(call.to_owned());
-    let (status, body) = inner.answers.get(call).cloned().unwrap_or((404, json!({ "status": 404 })));
+    inner.asked.push(call.clone());
+    let (status, body) = inner.answers.get(&call).cloned().unwrap_or((404, json!({ "status": 404 })));
     (StatusCode::from_u16(status).expect("a status"), Json(body)).into_response()
 }

@@ -142,6 +142,43 @@ async fn a_call_that_nobody_knows_is_over_after_a_day() {
 }
 
 #[tokio::test]
+async fn a_sub_accounts_call_is_asked_about_under_its_own_account() {
+    let providers = Providers::start().await;
+    let url = providers.url();
+    let world = World::with(&[
+        ("TWILIO_ACCOUNT_SID", "AC01"),
+        ("TWILIO_AUTH_TOKEN", "token,AC02:its-own"),
+        ("TWILIO_API_URL", &url),
+    ])
+    .await;
+    let [over, gone, alive, unsaid] = [
+        open_call(&world, "CA01", Duration::hours(1)).await,
+        open_call(&world, "CA02", Duration::hours(1)).await,
+        open_call(&world, "CA03", Duration::hours(1)).await,
+        open_call(&world, "CA04", Duration::hours(1)).await,
+    ];
+    for sid in ["CA01", "CA02", "CA03"] {
+        let form = format!("CallSid={sid}&AccountSid=AC02&CallStatus=ringing&SequenceNumber=0");
+        assert_eq!(world.twilio_status(&form).await.status, 204);
+    }
+    providers.set("AC02/CA01", 200, json!({ "status": "completed" }));
+    // Under the main account nobody is to look.
+    providers.set("CA02", 200, json!({ "status": "in-progress" }));
+    providers.set("AC02/CA03", 200, json!({ "status": "in-progress" }));
+    providers.set("AC02/CA04", 200, json!({ "status": "completed" }));
+
+    run(&world).await;
+
+    assert_eq!(shown(&world, over).await["endReason"], "reconciled");
+    assert_eq!(shown(&world, gone).await["endReason"], "reconciled", "its own account does not know it");
+    assert_eq!(shown(&world, alive).await["status"], "ringing");
+    assert_eq!(shown(&world, unsaid).await["endReason"], "reconciled", "all accounts are asked");
+    let mut asked = providers.asked();
+    asked.sort_unstable();
+    assert_eq!(asked, ["AC02/CA01", "AC02/CA02", "AC02/CA03", "AC02/CA04", "CA04"]);
+}
+
+#[tokio::test]
 async fn faults_cost_a_call_its_turn_and_nobody_else_theirs() {
     let providers = Providers::start().await;
     let world = world(&providers).await;
