@@ -41,6 +41,16 @@ pub enum Outcome {
     Refused(u16),
     /// The letter cannot be read or sent; it is kept.
     Unreadable,
+    /// The letter is deleted: the origin will never take it, or it cannot be read.
+    Discarded,
+}
+
+impl Outcome {
+    /// Whether no attempt will ever end otherwise: the origin has read the event and calls it malformed, too long or of
+    /// the wrong kind, or there is nothing to be read.
+    const fn is_final(&self) -> bool {
+        matches!(self, Self::Unreadable | Self::Refused(400 | 404 | 405 | 413 | 415 | 422))
+    }
 }
 
 /// A letter and what became of it.
@@ -103,18 +113,29 @@ pub struct Replayer<'a> {
 impl Replayer<'_> {
     /// Replays letters in order, and deletes those that the origin took.
     pub async fn replay(&self, letters: &[Stored]) -> Result<Vec<Replay>, ReplayError> {
+        self.send_all(letters, false).await
+    }
+
+    /// Replays letters once more, and deletes also those that the origin refuses for good. What it may take later is
+    /// kept: nobody can throw away by mistake what an outage has brought here.
+    pub async fn discard(&self, letters: &[Stored]) -> Result<Vec<Replay>, ReplayError> {
+        self.send_all(letters, true).await
+    }
+
+    async fn send_all(&self, letters: &[Stored], discard: bool) -> Result<Vec<Replay>, ReplayError> {
         let mut replays = Vec::with_capacity(letters.len());
         let mut taken = Vec::new();
         let mut given_up = None;
         for stored in letters {
             let outcome = match self.send(stored).await {
+                Ok(outcome) if discard && outcome.is_final() => Outcome::Discarded,
                 Ok(outcome) => outcome,
                 Err(error) => {
                     given_up = Some(error);
                     break;
                 }
             };
-            if outcome == Outcome::Replayed {
+            if matches!(outcome, Outcome::Replayed | Outcome::Discarded) {
                 taken.push(stored.key.clone());
             }
             if taken.len() >= DELETE_BATCH {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use origin::config::Config;
-use origin::dead_letters::{self, Outcome, Replayer, Stored};
+use origin::dead_letters::{self, Outcome, Replay, Replayer, Stored};
 use origin::providers::cloudflare::Kv;
 use reqwest::Url;
 use time::OffsetDateTime;
@@ -27,6 +27,21 @@ pub(crate) enum DeadLettersCommand {
         /// Base URL of the running origin; default: this machine, at the port of `BIND_ADDR`.
         #[arg(long)]
         origin: Option<Url>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send events once more, and delete those that the origin refuses for good: malformed, too long, unreadable. What
+    /// it cannot take at the moment is kept. Exit code 1 when one was kept.
+    Discard {
+        #[command(flatten)]
+        which: Which,
+        /// Base URL of the running origin; default: this machine, at the port of `BIND_ADDR`.
+        #[arg(long)]
+        origin: Option<Url>,
+        /// Yes, delete them: they cannot be brought back.
+        #[arg(long, required = true)]
+        confirm: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -64,26 +79,42 @@ pub(crate) async fn run(command: DeadLettersCommand) -> anyhow::Result<ExitCode>
             Ok(ExitCode::SUCCESS)
         }
         DeadLettersCommand::Replay { which, origin, json } => {
-            let chosen: Vec<Stored> = letters.into_iter().filter(|stored| which.names(stored)).collect();
-            ensure!(which.all || !chosen.is_empty(), "there is no such dead letter");
+            let chosen = choose(letters, &which)?;
             let origin = origin.map_or_else(|| local(config.bind_addr), Ok)?;
             let replayer = Replayer { kv: &kv, http: &http, origin: &origin, secret: &config.edge_origin_secret };
-            let replays = replayer.replay(&chosen).await?;
-            if json {
-                println!("{}", serde_json::to_string(&replays)?);
-            } else {
-                for replay in &replays {
-                    let name = replay.delivery.as_ref().unwrap_or(&replay.key);
-                    match replay.outcome {
-                        Outcome::Replayed => println!("replayed    {name}"),
-                        Outcome::Refused(status) => println!("kept, {status}   {name}"),
-                        Outcome::Unreadable => println!("unreadable  {name}"),
-                    }
-                }
-            }
-            Ok(super::exit_code(replays.iter().all(|replay| replay.outcome == Outcome::Replayed)))
+            tell(&replayer.replay(&chosen).await?, json)
+        }
+        DeadLettersCommand::Discard { which, origin, confirm: _, json } => {
+            let chosen = choose(letters, &which)?;
+            let origin = origin.map_or_else(|| local(config.bind_addr), Ok)?;
+            let replayer = Replayer { kv: &kv, http: &http, origin: &origin, secret: &config.edge_origin_secret };
+            tell(&replayer.discard(&chosen).await?, json)
         }
     }
+}
+
+fn choose(letters: Vec<Stored>, which: &Which) -> anyhow::Result<Vec<Stored>> {
+    let chosen: Vec<Stored> = letters.into_iter().filter(|stored| which.names(stored)).collect();
+    ensure!(which.all || !chosen.is_empty(), "there is no such dead letter");
+    Ok(chosen)
+}
+
+fn tell(replays: &[Replay], json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        println!("{}", serde_json::to_string(replays)?);
+    } else {
+        for replay in replays {
+            let name = replay.delivery.as_ref().unwrap_or(&replay.key);
+            match replay.outcome {
+                Outcome::Replayed => println!("replayed    {name}"),
+                Outcome::Discarded => println!("discarded   {name}"),
+                Outcome::Refused(status) => println!("kept, {status}   {name}"),
+                Outcome::Unreadable => println!("unreadable  {name}"),
+            }
+        }
+    }
+    let gone = |replay: &Replay| matches!(replay.outcome, Outcome::Replayed | Outcome::Discarded);
+    Ok(super::exit_code(replays.iter().all(gone)))
 }
 
 fn list(letters: &[Stored], json: bool) -> anyhow::Result<()> {

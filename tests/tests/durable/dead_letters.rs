@@ -108,3 +108,42 @@ async fn what_is_not_taken_is_kept() {
     assert!(world.command(&["deadletters", "replay", "--id", "vapi:none"]).await.is_err());
     assert!(world.command(&["deadletters", "replay"]).await.is_err(), "nothing is replayed by accident");
 }
+
+#[tokio::test]
+async fn only_what_will_never_be_taken_can_be_discarded() {
+    let kv = patient_kv().await;
+    let world = World::with_kv(&kv).await;
+    let good = status("call-1", "ended");
+    let letter = |name: &'static str, body: &'static [u8], at: u64| DeadLetter {
+        body: Body::new(body),
+        delivery: name.into(),
+        ..vapi_letter(&good, at)
+    };
+    let malformed = letter("vapi:malformed", b"{}", 1_795_000_000_001);
+    let wrong_type = DeadLetter { content_type: "text/plain".into(), ..letter("vapi:type", b"{}", 1_795_000_000_002) };
+    let later = DeadLetter { delivery: "vapi:later".into(), ..vapi_letter(&good, 1_795_000_000_003) };
+    put(&world, &[malformed, wrong_type, later]).await;
+    let unreadable = Pair { key: "dead:1795000000000:x".to_owned(), value: "?".to_owned(), metadata: Value::Null };
+    assert!(world.kv().put(&[unreadable]).await.expect("a write").is_empty());
+    // The origin cannot take anything at the moment.
+    world
+        .execute(
+            "create function fail() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+             create trigger fail before insert on calls for each row execute function fail()",
+        )
+        .await;
+
+    let hasty = ["deadletters", "discard", "--origin", &world.base, "--all"];
+    assert!(world.command(&hasty).await.is_err(), "nothing is discarded without a word of confirmation");
+    assert_eq!(left(&world).await, 4);
+
+    let all = ["deadletters", "discard", "--origin", &world.base, "--all", "--confirm"];
+    assert!(world.command(&all).await.is_err(), "exit code 1: one was kept");
+    let kept = world.kv().list("dead:").await.expect("a listing");
+    assert!(kept.len() == 1 && kept[0].name.starts_with("dead:1795000000003:"), "{kept:?}");
+
+    world.execute("drop trigger fail on calls").await;
+    let said = world.command(&all).await.expect("exit code 0");
+    assert!(said.starts_with("replayed    vapi:later"), "what can be taken is taken: {said}");
+    assert_eq!((left(&world).await, &world.vapi_call("call-1").await["status"]), (0, &json!("ended")));
+}
