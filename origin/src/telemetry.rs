@@ -65,7 +65,7 @@ pub struct Metrics {
     /// `tandem_replication_lag_seconds`: for how long the oldest change has waited to be replicated.
     pub replication_lag: Gauge,
     /// `tandem_replica_faults_total`: keys in the edge's store that a sweep found to be wrong: `missing`, `stale`,
-    /// `orphaned`, `ahead` (of a database from a backup).
+    /// `changed`, `orphaned`, `ahead` (of a database from a backup).
     pub replica_faults: Family<FindingLabels, Counter>,
     /// `tandem_dead_letters`: events that wait to be replayed, when a sweep last looked.
     pub dead_letters: Gauge<u64, AtomicU64>,
@@ -123,7 +123,7 @@ pub struct TableLabels {
 /// Label of a fault of the replica.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FindingLabels {
-    /// `missing`, `stale`, `orphaned` or `ahead`.
+    /// `missing`, `stale`, `changed`, `orphaned` or `ahead`.
     pub finding: &'static str,
 }
 

@@ -62,7 +62,13 @@ fn print(findings: &Findings, json: bool) -> anyhow::Result<()> {
     }
     let Findings { routes, listed, pending, dead_letters, .. } = findings;
     println!("{routes} routes, {listed} in the edge's store, {pending} on their way, {dead_letters} dead letters");
-    for (what, keys) in [("missing", &findings.missing), ("stale", &findings.stale), ("orphaned", &findings.orphaned)] {
+    let lists = [
+        ("missing", &findings.missing),
+        ("stale", &findings.stale),
+        ("changed", &findings.changed),
+        ("orphaned", &findings.orphaned),
+    ];
+    for (what, keys) in lists {
         for key in keys {
             println!("{what:9} {key}");
         }

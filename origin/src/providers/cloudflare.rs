@@ -165,6 +165,20 @@ impl Kv {
         Ok(values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
     }
 
+    /// The same. Asked to wait, it waits a few times.
+    pub async fn get_patiently(&self, keys: &[String]) -> Result<HashMap<String, String>, CloudflareError> {
+        let mut waits = 0;
+        loop {
+            match self.get(keys).await {
+                Err(CloudflareError::RateLimited { retry_after }) if waits < MAX_WAITS && retry_after <= MAX_WAIT => {
+                    waits += 1;
+                    tokio::time::sleep(retry_after).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     /// Lists every key that begins with `prefix`. Asked to wait, it waits a few times.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>, CloudflareError> {
         let (mut keys, mut cursor, mut waits) = (Vec::new(), String::new(), 0);

@@ -1,19 +1,22 @@
 //! The full sweep: is the edge's store what the tables say?
 //!
-//! A listing tells every key with the revision that it was written at, so ten thousand routes are ten requests. What is
-//! missing, stale or left over is noted as doubtful, and the replication job writes or deletes it in its own order:
-//! there is one writer. Keys that are no routes, such as dead letters, are not ours to judge.
+//! A listing tells every key with the revision that it was written at, so ten thousand routes are ten requests. Where the
+//! revisions agree the values are read and compared, in another hundred: somebody may have changed one by hand. What is
+//! missing, stale, changed or left over is noted as doubtful, and the replication job writes or deletes it in its own
+//! order: there is one writer. Keys that are no routes, such as dead letters, are not ours to judge.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shared::dead_letter;
 use sqlx::{Connection as _, PgPool};
+use tokio::time::{Duration, MissedTickBehavior, interval};
 
 use crate::App;
-use crate::providers::cloudflare::{CloudflareError, Kv, Listed};
+use crate::providers::cloudflare::{CloudflareError, Kv, Listed, MAX_GET};
 use crate::store::replica::{self, Expected};
 use crate::store::{StoreError, routes};
 use crate::telemetry::{FindingLabels, Metrics};
@@ -22,6 +25,8 @@ use crate::telemetry::{FindingLabels, Metrics};
 const PREFIXES: [&str; 2] = ["number:", "assistant:"];
 /// For so long after a write the store may show what was there before: KV promises no less than a minute.
 const RECENT_S: f64 = 120.0;
+/// The pause between two reads of values: Cloudflare allows four requests a second, and replication needs some.
+const READ_PACE: Duration = Duration::from_millis(300);
 
 /// What a sweep found. Every list is sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -37,6 +42,8 @@ pub struct Findings {
     pub missing: Vec<String>,
     /// Keys with an older revision than was written, or with one that cannot be told.
     pub stale: Vec<String>,
+    /// Keys with another value than was written at their revision.
+    pub changed: Vec<String>,
     /// Keys that are no routes any more.
     pub orphaned: Vec<String>,
     /// Keys with a revision that the tables have not reached: the database was brought back from a backup.
@@ -58,12 +65,20 @@ pub struct Ahead {
 impl Findings {
     /// Whether the store is what it should be.
     pub fn is_clean(&self) -> bool {
-        self.missing.is_empty() && self.stale.is_empty() && self.orphaned.is_empty() && self.ahead.is_empty()
+        let lists = [&self.missing, &self.stale, &self.changed, &self.orphaned];
+        lists.iter().all(|keys| keys.is_empty()) && self.ahead.is_empty()
+    }
+
+    /// Whether something is wrong with this key.
+    fn has(&self, key: &str) -> bool {
+        let lists = [&self.missing, &self.stale];
+        lists.iter().any(|keys| keys.binary_search_by(|found| found.as_str().cmp(key)).is_ok())
+            || self.ahead.binary_search_by(|found| found.key.as_str().cmp(key)).is_ok()
     }
 
     /// Keys to write or delete once more.
     fn doubtful(&self) -> Vec<String> {
-        let keys = self.missing.iter().chain(&self.stale).chain(&self.orphaned);
+        let keys = self.missing.iter().chain(&self.stale).chain(&self.changed).chain(&self.orphaned);
         keys.chain(self.ahead.iter().map(|ahead| &ahead.key)).cloned().collect()
     }
 }
@@ -84,7 +99,35 @@ pub async fn check(db: &PgPool, kv: &Kv) -> Result<Findings, CheckError> {
     // In this order: a change that is made and sent meanwhile then shows as recent, not as a fault.
     let listed = kv.list("").await?;
     let expected = replica::expected(&mut *db.acquire().await.map_err(StoreError::from)?, RECENT_S).await?;
-    Ok(compare(&listed, &expected))
+    let mut findings = compare(&listed, &expected);
+    let agreeing = expected.iter().filter(|key| agrees(key) && !key.recent && !findings.has(&key.key));
+    findings.changed = changed(kv, &agreeing.collect::<Vec<_>>()).await?;
+    Ok(findings)
+}
+
+/// Whether what was noted is what belongs there, so that the store can be held to it.
+fn agrees(key: &Expected) -> bool {
+    key.revision.is_some() && key.noted == key.revision
+}
+
+/// Those of the keys that hold another value. The order of members and the spelling of numbers do not count.
+async fn changed(kv: &Kv, keys: &[&Expected]) -> Result<Vec<String>, CloudflareError> {
+    let mut changed = Vec::new();
+    let mut pace = interval(READ_PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for some in keys.chunks(MAX_GET) {
+        pace.tick().await;
+        let names: Vec<String> = some.iter().map(|key| key.key.clone()).collect();
+        let values = kv.get_patiently(&names).await?;
+        let differs = |key: &&&Expected| {
+            let there = values.get(&key.key).and_then(|text| serde_json::from_str::<Value>(text).ok());
+            // One that was there when the store was listed and is gone now will be missed the next time.
+            values.contains_key(&key.key) && there != key.value
+        };
+        changed.extend(some.iter().filter(differs).map(|key| key.key.clone()));
+    }
+    changed.sort_unstable();
+    Ok(changed)
 }
 
 /// Compares, and notes what is wrong for the replication job, which is asked to run; tells what was found.
@@ -173,6 +216,7 @@ pub async fn sweep(app: &App, kv: &Kv) -> Result<(), CheckError> {
         tracing::error!(
             missing = findings.missing.len(),
             stale = findings.stale.len(),
+            changed = findings.changed.len(),
             orphaned = findings.orphaned.len(),
             ahead = findings.ahead.len(),
             "The edge's store was not what was written; it is written again"
@@ -188,6 +232,7 @@ fn count(metrics: &Metrics, findings: &Findings) {
     let found = [
         ("missing", findings.missing.len()),
         ("stale", findings.stale.len()),
+        ("changed", findings.changed.len()),
         ("orphaned", findings.orphaned.len()),
         ("ahead", findings.ahead.len()),
     ];
@@ -208,7 +253,7 @@ mod tests {
     }
 
     fn expected(key: &str, revision: Option<i64>, noted: Option<i64>) -> Expected {
-        Expected { key: key.to_owned(), revision, noted, recent: false }
+        Expected { key: key.to_owned(), revision, value: None, noted, recent: false }
     }
 
     #[test]
@@ -242,6 +287,7 @@ mod tests {
                 pending: 3,
                 missing: key("number:lost"),
                 stale: vec!["number:old".to_owned(), "number:unmarked".to_owned()],
+                changed: vec![],
                 orphaned: key("number:gone"),
                 ahead: vec![Ahead { key: "number:newer".to_owned(), revision: 9 }],
                 dead_letters: 1,

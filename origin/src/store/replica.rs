@@ -1,5 +1,6 @@
 //! What the edge's store holds, as far as we know.
 
+use serde_json::Value;
 use shared::AgentId;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -86,6 +87,8 @@ pub struct Expected {
     pub key: String,
     /// The revision that belongs there; `None`: the key should go.
     pub revision: Option<i64>,
+    /// The value that belongs there.
+    pub value: Option<Value>,
     /// The revision that was noted as written.
     pub noted: Option<i64>,
     /// Whether it was written so recently that KV may still show what was there before.
@@ -96,7 +99,7 @@ pub struct Expected {
 pub async fn expected(conn: &mut PgConnection, recent_s: f64) -> Result<Vec<Expected>> {
     let rows = sqlx::query_as!(
         Expected,
-        r#"select coalesce(r.key, p.key) as "key!", r.revision, p.revision as "noted?",
+        r#"select coalesce(r.key, p.key) as "key!", r.revision, r.value, p.revision as "noted?",
                   coalesce(p.replicated_at > now() - make_interval(secs => $1), false) as "recent!"
            from routes r full join replica p on p.key = r.key"#,
         recent_s

@@ -71,7 +71,7 @@ async fn every_fault_is_found_and_mended() {
         found,
         json!({
             "routes": 3, "listed": 3, "pending": 0, "missing": [assistant_key()], "stale": [number_key()],
-            "orphaned": ["number:+15550177"], "ahead": [], "deadLetters": 1,
+            "changed": [], "orphaned": ["number:+15550177"], "ahead": [], "deadLetters": 1,
         })
     );
     assert_eq!(system_type(&world).await["replica"]["replicated"], true, "a check changes nothing");
@@ -84,6 +84,30 @@ async fn every_fault_is_found_and_mended() {
     now.retain(|key| !["dead:1795000000000:x", "other"].contains(&key.as_str()));
     assert_eq!(now, expected);
     assert_eq!(value(&world, &number_key()).await, good);
+    assert!(check::check(&world.app.db, &world.kv()).await.expect("a check").is_clean());
+}
+
+#[tokio::test]
+async fn a_value_that_somebody_has_changed_is_found_and_mended() {
+    let (_kv, world) = replicated().await;
+    let good = value(&world, &number_key()).await;
+    let revision = good["revision"].as_i64().expect("a revision");
+    let mut other = good.clone();
+    other["fallbackNumber"] = json!("+15550166");
+    put(&world, &number_key(), &other, json!({ "revision": revision })).await;
+    // Not JSON at all, under a revision that is right.
+    let assistant = value(&world, &assistant_key()).await["revision"].clone();
+    let broken = Pair { key: assistant_key(), value: "{".to_owned(), metadata: json!({ "revision": assistant }) };
+    assert!(world.kv().put(&[broken]).await.expect("a write").is_empty());
+
+    let said = world.command(&["replica", "check"]).await.expect_err("exit code 1").to_string();
+    let findings = check::repair(&world.app.db, &world.kv()).await.expect("a repair");
+    assert_eq!(findings.changed, [assistant_key(), number_key()], "{said}");
+    assert!(findings.missing.is_empty() && findings.stale.is_empty(), "{findings:?}");
+    world.replicate().await;
+
+    assert_eq!(value(&world, &number_key()).await, good);
+    age(&world).await;
     assert!(check::check(&world.app.db, &world.kv()).await.expect("a check").is_clean());
 }
 
@@ -259,7 +283,8 @@ async fn ten_thousand_numbers_in_one_sweep() {
     assert!(findings.is_clean(), "{} missing, {} stale", findings.missing.len(), findings.stale.len());
     assert_eq!((findings.routes, findings.listed), (10_001, 10_001));
     assert!(kv.requests().all().iter().all(|request| request.status == 200), "no limit was met");
-    assert_eq!((first.1, checked.1), (11, 11));
+    // A listing in pages of a thousand, and the values by the hundred.
+    assert_eq!((first.1, checked.1), (11, 11 + 101));
 }
 
 #[tokio::test]
