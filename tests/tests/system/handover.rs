@@ -40,9 +40,10 @@ async fn vapi_takes_the_call_or_the_caller_is_told() {
     }
     let told = unlucky.iter().map(|agent| vapi_is_unavailable(&world, agent));
     tokio::join!(join_all(told), a_person_takes_over(&world, &falling_back));
-    // Nothing of it lasts; and who is slow is waited for.
-    world.tandem.vapi.faults.next(1, Fault::Slow(Duration::from_secs(5)));
+    // Nothing of it lasts.
     a_conversation(&world, &unlucky[0], true).await;
+    world.tandem.vapi.faults.next(1, Fault::Slow(Duration::from_secs(5)));
+    vapi_is_waited_for(&world, &unlucky[1]).await;
 }
 
 fn script() -> Script {
@@ -103,6 +104,20 @@ async fn repeated_by_twilio(world: &World, agent: &Agent) {
     assert_eq!(created(world, agent), 1);
     call.hang_up();
     world.over(&call, EndReason::CallerHungUp).await;
+}
+
+/// The caller is asked for patience, and then has the one call that Vapi made meanwhile.
+async fn vapi_is_waited_for(world: &World, agent: &Agent) {
+    let created_before = created(world, agent);
+    let call = world.call(agent, Caller::new());
+    let is_stream = |what: &What| matches!(what, What::StreamStarted { .. });
+    call.wait_for(LIMIT, is_stream).await.or_tell(&call, "Vapi does not take the call");
+    assert_eq!(call.said().first().map(String::as_str), Some("One moment, please."), "{}", call.trace_text());
+    assert_eq!(created(world, agent) - created_before, 1);
+    let url = call.stream().expect("there is one").url;
+    call.hang_up();
+    let record = world.over(&call, EndReason::CallerHungUp).await;
+    assert!(url.contains(record["vapiCallId"].as_str().expect("it is known")), "{url}: {record}");
 }
 
 /// How many calls the product has created at Vapi for an agent.
