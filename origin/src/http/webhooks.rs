@@ -18,23 +18,18 @@ use shared::twilio::answer::path;
 use crate::App;
 use crate::http::problem::Problem;
 
-/// As at the edge: a Twilio webhook is a few kilobytes.
-const MAX_FORM_BYTES: usize = 1024 * 1024;
-/// As at the edge: Vapi repeats the whole conversation several times in a report.
-const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// As at the edge. A Twilio webhook is a few kilobytes, Vapi's report of a long call a few hundred.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// The webhook routes.
 pub fn router() -> Router<Arc<App>> {
-    let twilio = Router::new()
+    Router::new()
         .route(path::VOICE, post(twilio::voice))
         .route(path::RESUME, post(twilio::resume))
         .route(path::STATUS, post(twilio::status))
         .route(path::STREAM_STATUS, post(twilio::stream_status))
-        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES));
-    let vapi = Router::new()
         .route(shared::vapi::WEBHOOK_PATH, post(vapi::webhook))
-        .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES));
-    twilio.merge(vapi)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 
 /// Neither the provider nor the edge signed the request.

@@ -56,12 +56,28 @@ async fn bad_input_is_refused_and_changes_nothing() {
     }
     let plain = post(&world, VAPI_PATH, "text/plain", message.clone()).header("x-vapi-secret", VAPI_SECRET);
     refused(plain, 415, "unsupported_media_type").await;
-    refused(authentic(vec![b' '; 4 * 1024 * 1024 + 1]), 413, "body_too_large").await;
+    refused(authentic(vec![b' '; 1024 * 1024 + 1]), 413, "body_too_large").await;
     refused(world.client.put(world.tandem.api(VAPI_PATH)), 405, "method_not_allowed").await;
     refused(world.client.post(world.tandem.api("/twilio/nothing")), 404, "not_found").await;
 
     assert_eq!(world.rows().await, before);
+    refusals_are_counted(&world).await;
     what_is_good_still_passes(&world, &params, &message).await;
+}
+
+async fn refusals_are_counted(world: &World) {
+    let (_, metrics) = send(world.client.get(world.tandem.api("/metrics"))).await;
+    let routes = TWILIO_PATHS.into_iter().chain([VAPI_PATH]);
+    let counted = |route: &str, method: &str, status: u16| {
+        let line = format!(r#"tandem_http_requests_total{{method="{method}",route="{route}",status="{status}"}} "#);
+        metrics.lines().find_map(|found| found.strip_prefix(&line)?.parse::<u64>().ok()).unwrap_or_default()
+    };
+    for route in routes {
+        let (unsigned, wrong_method) = if route == VAPI_PATH { (401, "PUT") } else { (403, "GET") };
+        let refused = [unsigned, 400, 413, 415].map(|status| counted(route, "POST", status));
+        assert!(refused.iter().all(|count| *count > 0), "{route}: {refused:?}");
+        assert!(counted(route, wrong_method, 405) > 0, "{route}");
+    }
 }
 
 /// The same requests, well made: so it was not for another reason that they were refused.
@@ -70,9 +86,9 @@ async fn what_is_good_still_passes(world: &World, params: &[(&str, &str)], messa
     assert!(status == 200 && twiml.contains("cannot take your call") && !is_bridged(&twiml), "{status} {twiml}");
     let (status, twiml) = send(edge_signed(world, "/twilio/voice?attempt=1", &form(params), unix_now())).await;
     assert!(status == 200 && twiml.contains("cannot take your call"), "{status} {twiml}");
-    // As long as a report of a long call: longer than most servers take.
+    // Longer than any report of a long call.
     let mut long: Value = serde_json::from_slice(message).expect("it is JSON");
-    long["message"]["artifact"] = json!({ "transcript": "x".repeat(3 * 1024 * 1024) });
+    long["message"]["artifact"] = json!({ "transcript": "x".repeat(1000 * 1024) });
     let body = long.to_string().into_bytes();
     let sent = post(world, VAPI_PATH, "application/json", body).header("x-vapi-secret", VAPI_SECRET);
     assert_eq!(send(sent).await, (200, "{}".to_owned()));
