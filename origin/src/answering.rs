@@ -15,6 +15,7 @@ use shared::{AgentId, CallSid, E164, SystemType};
 use time::OffsetDateTime;
 
 use crate::App;
+use crate::end_reason::EndReason;
 use crate::handover::{self, Handover, HandoverError, Wanted};
 use crate::providers::vapi::VapiError;
 use crate::store::agents::Agent;
@@ -25,10 +26,6 @@ use crate::store::{self, StoreError};
 
 /// How often a call that lost its stream is taken up again; a stream that fails so often will fail once more.
 const MAX_RESUMES: i32 = 5;
-/// Why a call ended that was taken up again too often.
-const STREAM_FAILED: &str = "stream_failed";
-/// Why a call ended that Vapi did not take.
-const VAPI_UNAVAILABLE: &str = "vapi_unavailable";
 
 /// Why a call is handed on that is one too many for this process.
 pub const AT_CAPACITY: &str = "at_capacity";
@@ -96,7 +93,7 @@ pub async fn resume(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreE
     match call {
         // No stream was let in: the call has not begun on any system yet.
         None => voice(app, incoming).await,
-        Some(call) if call.ended_at.is_some() && call.end_reason.as_deref() != Some(STREAM_FAILED) => {
+        Some(call) if call.ended_at.is_some() && call.end_reason != Some(EndReason::StreamFailed) => {
             Ok(answer::hang_up())
         }
         // The edge, with a replica of another time, has bridged a call that had begun at Vapi.
@@ -136,8 +133,8 @@ async fn take_up(app: &App, incoming: &Incoming<'_>, call: &Call) -> Result<Stri
         tracing::warn!(%call_sid, resumes, "call lost its stream and is taken up again");
         return Ok(bridge(app, incoming.base, call_sid.clone(), call.agent_id, at, resumes));
     }
-    tracing::error!(%call_sid, resumes, reason = STREAM_FAILED, "call given up");
-    store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), STREAM_FAILED).await?;
+    tracing::error!(%call_sid, resumes, reason = EndReason::StreamFailed.as_str(), "call given up");
+    store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), &EndReason::StreamFailed.into()).await?;
     let agent = store::agents::by_id(&mut conn, call.agent_id).await?;
     Ok(agent.and_then(|agent| agent.fallback_number).map_or_else(answer::apologise, |number| answer::dial(&number)))
 }
@@ -182,9 +179,9 @@ async fn vapi_unavailable(
     call: &Call,
 ) -> Result<String, StoreError> {
     let mut conn = app.db.acquire().await?;
-    if store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), VAPI_UNAVAILABLE).await? {
+    if store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), &EndReason::VapiUnavailable.into()).await? {
         drop(conn);
-        rejected(app, incoming, known, VAPI_UNAVAILABLE).await?;
+        rejected(app, incoming, known, EndReason::VapiUnavailable.as_str()).await?;
     }
     Ok(known.agent.fallback_number.as_ref().map_or_else(answer::apologise, answer::dial))
 }

@@ -1,10 +1,15 @@
 //! What is kept of a call while it goes on, written off the audio path.
 //!
-//! A call hands its lines and facts to one task, which writes them in batches and in order. While the database is away
-//! it waits and tries again; calls notice nothing. The queue is bounded: what does not fit is dropped and counted.
+//! A call hands its lines and facts to one task ([`writer`]), which writes them in batches and in order, as soon as they
+//! come: what was handed over is in the database one to two transactions later, some milliseconds, and that is all that
+//! a killed process loses. While the database is away the task waits and tries again; calls notice nothing. What waits
+//! is bounded in number and in bytes; what does not fit is dropped and counted.
+
+mod writer;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use serde_json::Value;
 use shared::CallId;
@@ -12,17 +17,28 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bridge::transcript::{Line, Role};
-use crate::store::transcript_items::{self, Speaker, TranscriptItem};
-use crate::store::{self, StoreError};
+use crate::bridge::transcript::Line;
+use crate::end_reason::Ending;
+use crate::prices::PriceTable;
+use crate::store::call_tools::{CallTool, ToolOutcome};
+use crate::store::call_turns::CallTurn;
+use crate::store::recordings::Recording;
 use crate::telemetry::Metrics;
+use crate::usage::Usage;
 
-/// Entries that may wait for the database: about an hour of fifty calls.
-const QUEUE: usize = 65_536;
-/// Entries written in one transaction.
-const BATCH: usize = 256;
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);
+/// What may wait for the database.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Entries.
+    pub entries: usize,
+    /// Bytes that they hold.
+    pub bytes: usize,
+}
+
+/// Twice what 700 busy calls say in a minute: two entries a second each, of under a kilobyte.
+const LIMITS: Limits = Limits { entries: 131_072, bytes: 64 * 1024 * 1024 };
+/// Ends of calls and recordings may go beyond the bytes by one part in this many: they are few, and others rely on them.
+const RESERVE: usize = 8;
 
 /// Something to keep of a call.
 #[derive(Clone, Debug)]
@@ -30,9 +46,76 @@ pub enum Entry {
     /// A line of the transcript, new or anew.
     Line(Line),
     /// What the call has used so far.
-    Usage(Value),
+    Usage(Usage),
+    /// How fast the agent has answered.
+    Turn(CallTurn),
+    /// How long the stream took until the agent listened and could speak, in milliseconds.
+    Setup(u64),
+    /// How often the caller has cut the agent off so far.
+    Interruptions(u32),
+    /// A function call.
+    Tool(CallTool),
+    /// A sound recording, new or anew.
+    Recording(Recording),
     /// The call is over.
-    Ended(&'static str),
+    Ended(Ending),
+}
+
+impl Entry {
+    /// Bytes that it holds beside its own size, about.
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Line(line) => line.text.len() + line.item_id.len(),
+            // A few models, each with a map's node and its name.
+            Self::Usage(usage) => 256 * (usage.models.len() + usage.transcription.len()),
+            Self::Tool(tool) => {
+                let texts = [Some(&tool.tool_call_id), Some(&tool.name), tool.result.as_ref()];
+                texts.into_iter().flatten().map(String::len).sum::<usize>() + json_bytes(&tool.arguments)
+            }
+            Self::Recording(_) => 256,
+            Self::Ended(ending) => ending.detail.as_ref().map_or(0, String::len),
+            Self::Turn(_) | Self::Setup(_) | Self::Interruptions(_) => 0,
+        }
+    }
+
+    /// Whether others rely on it.
+    fn is_vital(&self) -> bool {
+        matches!(self, Self::Ended(_) | Self::Recording(_))
+    }
+}
+
+/// A function call that runs.
+#[derive(Debug)]
+pub struct ToolRun {
+    tool: CallTool,
+    begun: Instant,
+}
+
+impl ToolRun {
+    /// The model has just asked for it.
+    pub fn begin(tool_call_id: &str, name: &str, arguments: Value) -> Self {
+        let tool = CallTool {
+            tool_call_id: tool_call_id.to_owned(),
+            name: name.to_owned(),
+            arguments,
+            result: None,
+            outcome: ToolOutcome::Unknown,
+            started_at: OffsetDateTime::now_utc(),
+            duration_ms: None,
+        };
+        Self { tool, begun: Instant::now() }
+    }
+
+    /// It has just ended, with what the model is told.
+    pub fn end(self, outcome: &Result<String, String>) -> CallTool {
+        let (Ok(text) | Err(text)) = outcome;
+        CallTool {
+            result: Some(text.clone()),
+            outcome: if outcome.is_ok() { ToolOutcome::Ok } else { ToolOutcome::Failed },
+            duration_ms: Some(i32::try_from(self.begun.elapsed().as_millis()).unwrap_or(i32::MAX)),
+            ..self.tool
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -46,19 +129,44 @@ enum Record {
     Flush(oneshot::Sender<()>),
 }
 
+impl Record {
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Entry { entry, .. } => entry.heap_bytes(),
+                Self::Flush(_) => 0,
+            }
+    }
+}
+
+/// What waits, and whether some of it had to be dropped.
+#[derive(Debug)]
+struct Waiting {
+    limits: Limits,
+    bytes: AtomicUsize,
+    dropping: AtomicBool,
+}
+
 /// The way to the writing task; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     queue: mpsc::Sender<Record>,
+    waiting: Arc<Waiting>,
     metrics: Arc<Metrics>,
 }
 
 impl Recorder {
     /// Starts the writing task, which lives as long as the process.
-    pub fn start(db: PgPool, metrics: Arc<Metrics>) -> Self {
-        let (queue, records) = mpsc::channel(QUEUE);
-        tokio::spawn(write_all(db, records));
-        Self { queue, metrics }
+    pub fn start(db: PgPool, metrics: Arc<Metrics>, prices: PriceTable) -> Self {
+        Self::with_limits(db, metrics, prices, LIMITS)
+    }
+
+    /// The same with other limits.
+    pub fn with_limits(db: PgPool, metrics: Arc<Metrics>, prices: PriceTable, limits: Limits) -> Self {
+        let (queue, records) = mpsc::channel(limits.entries);
+        let waiting = Arc::new(Waiting { limits, bytes: AtomicUsize::new(0), dropping: AtomicBool::new(false) });
+        tokio::spawn(writer::run(db, prices, records, Arc::clone(&waiting)));
+        Self { queue, waiting, metrics }
     }
 
     /// Waits until all that was recorded so far is written: before the process ends.
@@ -72,108 +180,119 @@ impl Recorder {
 
     /// Hands an entry over, without waiting.
     pub fn record(&self, call: CallId, entry: Entry) {
+        let is_vital = entry.is_vital();
         let record = Record::Entry { call, at: OffsetDateTime::now_utc(), entry };
-        if self.queue.try_send(record).is_err() {
-            self.metrics.call_records_dropped.inc();
+        if !self.waiting.enter(record.bytes(), is_vital) {
+            self.dropped();
+        } else if let Err(error) = self.queue.try_send(record) {
+            self.waiting.leave(error.into_inner().bytes());
+            self.dropped();
+        }
+    }
+
+    fn dropped(&self) {
+        self.metrics.call_records_dropped.inc();
+        if !self.waiting.dropping.swap(true, Ordering::Relaxed) {
+            tracing::error!("facts of calls are dropped: too many wait for the database");
         }
     }
 }
 
-async fn write_all(db: PgPool, mut records: mpsc::Receiver<Record>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while records.recv_many(&mut batch, BATCH).await > 0 {
-        let mut wait = FIRST_RETRY;
-        while let Err(error) = write(&db, &batch).await {
-            if !error.is_temporary() {
-                write_one_by_one(&db, &batch).await;
-                break;
-            }
-            tracing::warn!(error = &error as &dyn std::error::Error, waiting = batch.len(), "calls wait to be written");
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LAST_RETRY);
+impl Waiting {
+    /// Takes the room for a record. `false`: there is none.
+    fn enter(&self, bytes: usize, is_vital: bool) -> bool {
+        let limit = if is_vital { self.limits.bytes + self.limits.bytes / RESERVE } else { self.limits.bytes };
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before + bytes <= limit;
+        if !fits {
+            self.leave(bytes);
         }
-        for record in batch.drain(..) {
-            if let Record::Flush(written) = record {
-                let _ = written.send(());
-            }
+        fits
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Tells when everything that waited is written after some was dropped.
+    fn caught_up(&self) {
+        if self.dropping.swap(false, Ordering::Relaxed) {
+            tracing::warn!("all that is left of what calls told is written");
         }
     }
 }
 
-/// One entry that the database refuses must not cost the others.
-async fn write_one_by_one(db: &PgPool, batch: &[Record]) {
-    for record in batch {
-        if let Err(error) = write(db, std::slice::from_ref(record)).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "a fact of a call cannot be written");
+/// About how much a JSON value holds.
+fn json_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(|item| json_bytes(item) + size_of::<Value>()).sum(),
+        Value::Object(members) => {
+            members.iter().map(|(name, value)| name.len() + json_bytes(value) + 2 * size_of::<Value>()).sum()
         }
-    }
-}
-
-async fn write(db: &PgPool, batch: &[Record]) -> Result<(), StoreError> {
-    let mut transaction = db.begin().await?;
-    for record in batch {
-        let Record::Entry { call, at, entry } = record else { continue };
-        match entry {
-            Entry::Line(line) => transcript_items::write(&mut transaction, *call, &[item(line, *at)]).await?,
-            Entry::Usage(usage) => store::calls::set_usage(&mut transaction, *call, usage).await?,
-            Entry::Ended(reason) => {
-                store::calls::end(&mut transaction, *call, *at, reason).await?;
-            }
-        }
-    }
-    transaction.commit().await?;
-    Ok(())
-}
-
-fn item(line: &Line, at: OffsetDateTime) -> TranscriptItem {
-    TranscriptItem {
-        position: i32::try_from(line.position).unwrap_or(i32::MAX),
-        role: match line.role {
-            Role::Caller => Speaker::Caller,
-            Role::Assistant => Speaker::Assistant,
-        },
-        text: line.text.clone(),
-        item_id: Some(line.item_id.clone()),
-        heard_ms: line.heard_ms.map(|ms| i32::try_from(ms).unwrap_or(i32::MAX)),
-        interrupted: line.interrupted,
-        at,
-    }
-}
-
-/// Adds what one response used to a call's sum: numbers add up, whatever OpenAI calls them.
-pub fn add_usage(total: &mut Value, more: &Value) {
-    match (total, more) {
-        (Value::Object(total), Value::Object(more)) => {
-            for (name, more) in more {
-                add_usage(total.entry(name.clone()).or_insert(Value::Null), more);
-            }
-        }
-        (total, Value::Number(more)) => {
-            let sum = total.as_u64().unwrap_or(0) + more.as_u64().unwrap_or(0);
-            *total = sum.into();
-        }
-        (total, more) if total.is_null() => *total = more.clone(),
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::time::Duration;
+
+    use sqlx::postgres::PgPoolOptions;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::bridge::transcript::Role;
+    use crate::end_reason::EndReason;
 
-    #[test]
-    fn usage_adds_up() {
-        let mut total = json!({});
-        let used = json!({"total_tokens": 10, "input_token_details": {"audio_tokens": 4, "text_tokens": 1}});
-        add_usage(&mut total, &used);
-        add_usage(&mut total, &used);
-        add_usage(&mut total, &json!({"output_tokens": 2, "input_token_details": null}));
-        assert_eq!(
-            total,
-            json!({"total_tokens": 20, "output_tokens": 2, "input_token_details": {"audio_tokens": 8, "text_tokens": 2}})
-        );
+    fn line(position: u32, bytes: usize) -> Entry {
+        Entry::Line(Line {
+            position,
+            role: Role::Caller,
+            item_id: "item".to_owned(),
+            text: "x".repeat(bytes),
+            heard_ms: None,
+            interrupted: false,
+        })
+    }
+
+    /// A recorder whose database is never there.
+    fn cut_off(limits: Limits) -> Recorder {
+        // Nothing listens on the port of the discard service.
+        let db = PgPoolOptions::new()
+            .acquire_timeout(Duration::from_millis(50))
+            .connect_lazy("postgres://nobody@127.0.0.1:9/none")
+            .expect("a URL");
+        Recorder::with_limits(db, Arc::new(Metrics::new()), PriceTable::built_in(), limits)
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_in_bytes_and_the_rest_is_counted() {
+        let recorder = cut_off(Limits { entries: 100_000, bytes: 1024 * 1024 });
+        let call = CallId(Uuid::nil());
+        for position in 0..1000 {
+            recorder.record(call, line(position, 10_000));
+        }
+        let waiting = recorder.waiting.bytes.load(Ordering::Relaxed);
+        assert!(waiting <= 1024 * 1024, "{waiting}");
+        let dropped = recorder.metrics.call_records_dropped.get();
+        assert!((890..=910).contains(&dropped), "{dropped}");
+        // The end of a call still has room.
+        recorder.record(call, Entry::Ended(EndReason::CallerHungUp.into()));
+        assert_eq!(recorder.metrics.call_records_dropped.get(), dropped);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_in_number() {
+        let recorder = cut_off(Limits { entries: 10, bytes: usize::MAX / 2 });
+        for position in 0..2000 {
+            recorder.record(CallId(Uuid::nil()), line(position, 1));
+        }
+        // Ten wait in the queue, beside the batch that is tried to be written.
+        let dropped = recorder.metrics.call_records_dropped.get();
+        assert!(dropped >= 2000 - 10 - writer::BATCH as u64, "{dropped}");
+        let kept = 2000 - usize::try_from(dropped).expect("few");
+        let waiting = recorder.waiting.bytes.load(Ordering::Relaxed);
+        assert!(waiting <= kept * (size_of::<Record>() + 5), "{waiting} bytes for {kept} records");
     }
 }

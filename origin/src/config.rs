@@ -12,6 +12,8 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use shared::AccountSid;
 
+use crate::prices::PriceTable;
+
 /// Longer than most calls. What is still up then is handed over.
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_mins(10);
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub max_live_calls: Option<usize>,
     /// `TOOLS_ALLOW_PRIVATE=1`: tools may be called on private and link-local addresses.
     pub tools_allow_private: bool,
+    /// `PRICES_FILE`: a JSON file of what tokens cost; default: the prices that are built in.
+    pub prices: PriceTable,
 }
 
 /// OpenAI Realtime.
@@ -285,6 +289,7 @@ impl Vars<'_> {
         let max_live_calls =
             self.optional("MAX_LIVE_CALLS").map(|_| self.parsed("MAX_LIVE_CALLS", "", "a number of calls"));
         let tools_allow_private = self.flag("TOOLS_ALLOW_PRIVATE");
+        let prices = self.prices();
 
         if let Some(url) = &edge_url
             && (url.path() != "/" || url.query().is_some())
@@ -304,6 +309,7 @@ impl Vars<'_> {
             drain_timeout: Duration::from_secs(drain?),
             max_live_calls: max_live_calls.flatten(),
             tools_allow_private,
+            prices: prices?,
         })
     }
 
@@ -350,6 +356,18 @@ impl Vars<'_> {
         }
         let [account_id, api_token, namespace_id] = values;
         Some(Cloudflare { account_id, api_token: api_token.into(), namespace_id, api_url: api_url? })
+    }
+
+    fn prices(&mut self) -> Option<PriceTable> {
+        let Some(path) = self.optional("PRICES_FILE") else { return Some(PriceTable::built_in()) };
+        let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        match read.and_then(|text| PriceTable::read(&text).map_err(|error| error.to_string())) {
+            Ok(table) => Some(table),
+            Err(error) => {
+                self.fault(format!("PRICES_FILE must name a file of prices: {error}"));
+                None
+            }
+        }
     }
 
     fn fault(&mut self, fault: impl Into<String>) {
@@ -479,6 +497,7 @@ mod tests {
             "VAPI_API_URL" => Some("http://vapi.example.com".to_owned()),
             "BIND_ADDR" => Some("8080".to_owned()),
             "MAX_LIVE_CALLS" => Some("many".to_owned()),
+            "PRICES_FILE" => Some("/nowhere.json".to_owned()),
             _ => None,
         })
         .unwrap_err()
@@ -492,6 +511,7 @@ mod tests {
             "VAPI_API_URL must",
             "BIND_ADDR must",
             "MAX_LIVE_CALLS must",
+            "PRICES_FILE must",
         ] {
             assert!(faults.contains(name), "{name}: {faults}");
         }

@@ -9,6 +9,7 @@ pub mod calls;
 pub mod config;
 pub mod dead_letters;
 pub mod drain;
+pub mod end_reason;
 pub mod explain;
 pub mod handover;
 pub mod http;
@@ -18,6 +19,7 @@ pub mod jobs;
 pub mod keys;
 pub mod late_events;
 pub mod live_calls;
+pub mod prices;
 pub mod providers;
 pub mod reconcile;
 pub mod replication;
@@ -28,6 +30,7 @@ pub mod switching;
 pub mod telemetry;
 pub mod tools;
 pub mod twilio_calls;
+pub mod usage;
 pub mod vapi_calls;
 
 use std::sync::Arc;
@@ -85,7 +88,7 @@ impl App {
         let tools = tools::Client::new(config.tools_allow_private)?;
         let metrics = Arc::new(Metrics::new());
         let tasks = TaskTracker::new();
-        let recorder = Recorder::start(db.clone(), Arc::clone(&metrics));
+        let recorder = Recorder::start(db.clone(), Arc::clone(&metrics), config.prices.clone());
         let (live, shutdown, handover) = (LiveCalls::default(), CancellationToken::new(), CancellationToken::new());
         Ok(Arc::new(Self { config, db, http, tools, metrics, recorder, live, shutdown, handover, tasks }))
     }

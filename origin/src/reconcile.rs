@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 
 use crate::App;
 use crate::config;
+use crate::end_reason::{EndReason, Ending};
 use crate::inbox::told_at;
 use crate::providers::twilio::{self, TwilioError};
 use crate::providers::vapi::{self, VapiError};
@@ -31,7 +32,7 @@ use crate::vapi_calls::report::Report;
 /// How often the job runs.
 pub const EVERY_MINUTES: u32 = 3;
 /// Why a call ended, as far as we know.
-pub const REASON: &str = "reconciled";
+pub const REASON: EndReason = EndReason::Reconciled;
 /// The event that tells what the provider said.
 pub const EVENT: &str = "call.reconciled";
 
@@ -69,7 +70,7 @@ enum Told {
     Over {
         at: Option<OffsetDateTime>,
         word: String,
-        report: Option<Report>,
+        report: Option<Box<Report>>,
     },
     Alive,
     /// Not known where we looked; it may be elsewhere.
@@ -161,8 +162,8 @@ fn of_twilio(answer: Result<Option<twilio::CallState>, TwilioError>, call: &Call
 fn of_vapi(answer: Result<Option<vapi::CallState>, VapiError>, call: &Call) -> Told {
     match answer {
         Ok(Some(state)) if state.is_over => {
-            let report: Option<Report> = serde_json::from_value(state.record).ok();
-            let at = report.as_ref().and_then(Report::ended_at);
+            let report: Option<Box<Report>> = serde_json::from_value(state.record).ok();
+            let at = report.as_ref().and_then(|report| report.ended_at());
             Told::Over { at, word: state.ended_reason.unwrap_or_else(|| "unknown".to_owned()), report }
         }
         Ok(Some(_)) => Told::Alive,
@@ -204,7 +205,7 @@ async fn settle(app: &App, call: &Call, told: Told) -> Result<&'static str, Stor
     };
     let mut transaction = conn.begin().await.map_err(StoreError::from)?;
     // Meanwhile somebody may have told of the end after all; that word stands.
-    let closed = calls::end(&mut transaction, call.id, at, REASON).await?;
+    let closed = calls::end(&mut transaction, call.id, at, &Ending::from(REASON).guessed(&word)).await?;
     if let Some(report) = report.filter(|_| closed) {
         report.fill(&mut transaction, call.id, at).await?;
     }
@@ -212,7 +213,7 @@ async fn settle(app: &App, call: &Call, told: Told) -> Result<&'static str, Stor
         log(&mut transaction, call, &word).await?;
     }
     transaction.commit().await.map_err(StoreError::from)?;
-    tracing::info!(call_id = %call.id, told = word, reason = REASON, "A call that was over is closed");
+    tracing::info!(call_id = %call.id, told = word, reason = REASON.as_str(), "A call that was over is closed");
     Ok("closed")
 }
 

@@ -10,12 +10,16 @@
 
 pub mod agents;
 pub mod api_keys;
+pub mod call_facts;
+pub mod call_tools;
+pub mod call_turns;
 pub mod calls;
 pub mod events;
 pub mod imports;
 pub mod inbox;
 pub mod numbers;
 pub mod projects;
+pub mod recordings;
 pub mod replica;
 pub mod routes;
 pub mod stream_tokens;

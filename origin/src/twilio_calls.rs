@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
+use crate::end_reason::{EndReason, Ending};
 use crate::inbox::{State, told_at};
 use crate::store::calls;
 use crate::store::{self};
@@ -25,11 +26,14 @@ pub async fn note_status(conn: &mut PgConnection, form: &Form<'_>, facts: &CallW
         CallStatus::Over(CallOutcome::Completed) if call.system_type == SystemType::Vapi => {}
         CallStatus::Over(outcome) => {
             let reason = match outcome {
-                // Had the agent ended it, that would stand in the record already.
-                CallOutcome::Completed => "caller_hung_up",
-                other => other.as_str(),
+                // Had the agent ended it, the bridge would say so, now or later.
+                CallOutcome::Completed => EndReason::CallerHungUp,
+                CallOutcome::Busy => EndReason::Busy,
+                CallOutcome::NoAnswer => EndReason::NoAnswer,
+                CallOutcome::Failed => EndReason::CarrierFailed,
+                CallOutcome::Canceled => EndReason::Canceled,
             };
-            calls::end(conn, call.id, at, reason).await?;
+            calls::end(conn, call.id, at, &Ending::from(reason).guessed(outcome.as_str())).await?;
         }
         CallStatus::Ringing | CallStatus::Other => {}
     }

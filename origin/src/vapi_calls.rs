@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 use shared::decision::{VapiDecision, decide_vapi};
 use shared::route::Lookup;
 use shared::vapi::answer::{Refusal, refuse, tool_error, tool_result, tool_results};
-use shared::vapi::message::{Message, MessageType};
-use shared::{AgentId, E164, SystemType, VapiCallId};
+use shared::vapi::message::{HOOK_TOOL_CALL_ID, Message, MessageType};
+use shared::{AgentId, CallId, E164, SystemType, VapiCallId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::App;
+use crate::calls::{Entry, ToolRun};
+use crate::end_reason::Ending;
 use crate::inbox::{self, Delivery, Source, State, told_at};
 use crate::store::calls::{Call, NewCall};
 use crate::store::events::{Actor, NewEvent};
@@ -121,14 +123,15 @@ async fn answer(app: &App, message: &Message) -> Result<Value, StoreError> {
         }
         _ => return Ok(refuse(message, Refusal::UnknownAgent)),
     };
-    if call.is_none() {
-        begin(&mut conn, message, agent_id).await?;
-    }
+    let call = match call {
+        None => begin(&mut conn, message, agent_id).await?,
+        known => known,
+    };
     match &message.kind {
         MessageType::ToolCalls => {
             // Tools may take their time; the connection is not theirs to hold.
             drop(conn);
-            Ok(run_tools(app, message, agent_id).await)
+            Ok(run_tools(app, message, agent_id, call.map(|call| call.id)).await)
         }
         MessageType::AssistantRequest => {
             let agent = store::agents::by_id(&mut conn, agent_id).await?;
@@ -201,7 +204,8 @@ async fn begin(conn: &mut PgConnection, message: &Message, agent_id: AgentId) ->
     Ok(Some(call))
 }
 
-async fn run_tools(app: &App, message: &Message, agent_id: AgentId) -> Value {
+/// `record` is the call that the runs are kept with.
+async fn run_tools(app: &App, message: &Message, agent_id: AgentId, record: Option<CallId>) -> Value {
     let runs = message.tool_calls.iter().map(|call| async move {
         let invocation = Invocation {
             call_id: message.call_id.as_ref().map(VapiCallId::as_str),
@@ -209,9 +213,17 @@ async fn run_tools(app: &App, message: &Message, agent_id: AgentId) -> Value {
             name: &call.name,
             arguments: &call.arguments,
         };
-        match tools::run(app, agent_id, &invocation).await {
+        let run = ToolRun::begin(&call.id, &call.name, call.arguments.clone());
+        let outcome = tools::run(app, agent_id, &invocation).await.map_err(|error| error.to_string());
+        // All hooks of an assistant call by one id: which of them this was only Vapi's report tells.
+        if let Some(record) = record
+            && call.id != HOOK_TOOL_CALL_ID
+        {
+            app.recorder.record(record, Entry::Tool(run.end(&outcome)));
+        }
+        match outcome {
             Ok(result) => tool_result(&call.id, &call.name, &result),
-            Err(error) => tool_error(&call.id, &call.name, &error.to_string()),
+            Err(error) => tool_error(&call.id, &call.name, &error),
         }
     });
     tool_results(&futures_util::future::join_all(runs).await)
@@ -227,10 +239,11 @@ async fn status(conn: &mut PgConnection, message: &Message, call: &Call) -> Resu
 }
 
 async fn end(conn: &mut PgConnection, message: &Message, call: &Call, at: OffsetDateTime) -> Result<(), StoreError> {
-    let reason = message.ended_reason.as_deref().unwrap_or("unknown");
-    store::calls::end(conn, call.id, at, reason).await.map(|_| ())
+    let ending = Ending::of_vapi(message.ended_reason.as_deref().unwrap_or("unknown"));
+    store::calls::end(conn, call.id, at, &ending).await.map(|_| ())
 }
 
+/// A report takes effect once, whatever it is delivered as and whatever came before it.
 async fn report(conn: &mut PgConnection, message: &Message, body: &[u8], call: &Call) -> Result<(), StoreError> {
     let report = Report::of_message(body).unwrap_or_else(|error| {
         // Vapi's reports drift; the end of the call counts all the same.
@@ -238,7 +251,9 @@ async fn report(conn: &mut PgConnection, message: &Message, body: &[u8], call: &
         Report::default()
     });
     let ended_at = told_at(report.ended_at().or(message.at), OffsetDateTime::now_utc());
-    report.fill(conn, call.id, ended_at).await?;
+    if store::call_facts::reported(conn, call.id).await? {
+        report.fill(conn, call.id, ended_at).await?;
+    }
     end(conn, message, call, ended_at).await
 }
 

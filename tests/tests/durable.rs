@@ -1,8 +1,10 @@
-//! What the origin does exactly once, mends by itself and brings back: the inbox, runs of tools, the reconciler, the
-//! replica and dead letters. The origin runs in this process, on a real Postgres, beside the simulated services.
+//! What the origin does exactly once, mends by itself and brings back: the inbox, runs of tools, call records, the
+//! reconciler, the replica and dead letters. The origin runs in this process, on a real Postgres, beside the simulated services.
 
 #[path = "durable/answering.rs"]
 mod answering;
+#[path = "durable/call_records.rs"]
+mod call_records;
 #[path = "durable/dead_letters.rs"]
 mod dead_letters;
 #[path = "durable/explain.rs"]

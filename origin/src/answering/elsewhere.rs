@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 
 use super::{Incoming, Known, bypass, find};
 use crate::App;
+use crate::end_reason::EndReason;
 use crate::store::calls::Call;
 use crate::store::events::{Actor, NewEvent};
 use crate::store::{self, StoreError};
@@ -38,7 +39,7 @@ pub(super) async fn hand_on(
     }
     tracing::error!(%call_sid, reason, "call cannot be taken");
     store::calls::must_leave(&mut conn, call.id, reason).await?;
-    if store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), "agent_unavailable").await? {
+    if store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), &EndReason::AgentUnavailable.into()).await? {
         log(&mut conn, call, "call.rejected", reason).await?;
     }
     let agent = store::agents::by_id(&mut conn, call.agent_id).await?;

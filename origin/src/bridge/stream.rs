@@ -25,7 +25,8 @@ use super::transcript::Role;
 use super::twilio::{Event, Start};
 use crate::App;
 use crate::answering::{AT_CAPACITY, unix_now};
-use crate::calls::{Entry, add_usage};
+use crate::calls::{Entry, ToolRun};
+use crate::end_reason::Ending;
 use crate::live_calls::LiveStream;
 use crate::providers::openai;
 use crate::store::agents::Agent;
@@ -34,6 +35,7 @@ use crate::store::tools::ToolTarget;
 use crate::store::transcript_items::{self, Speaker};
 use crate::store::{self, StoreError};
 use crate::tools::{self, Invocation};
+use crate::usage::Usage;
 
 /// A stream that does not start within this time is closed.
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -105,7 +107,7 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
         Box::pin(pump::run(socket, Call::new(setup, 0), connecting, app.handover.cancelled(), &mut effects)).await;
     let reason = ended.reason;
     if reason.ends_call() {
-        app.recorder.record(effects.call_id, Entry::Ended(reason.as_str()));
+        app.recorder.record(effects.call_id, Entry::Ended(Ending::of_bridge(reason.as_str())));
     } else {
         // Whoever takes the call up replays what is written.
         let _ = timeout(FLUSH_LIMIT, app.recorder.flush()).await;
@@ -193,7 +195,14 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
         next_position: past.last().map_or(0, |item| u32::try_from(item.position).unwrap_or(0) + 1),
     };
     let model = settings.model.clone().unwrap_or_else(|| openai.model.clone());
-    let effects = CallEffects { app: Arc::clone(app), agent, call_id: call.id, call_sid, usage: call.usage };
+    let effects = CallEffects {
+        app: Arc::clone(app),
+        agent,
+        call_id: call.id,
+        call_sid,
+        model: model.clone(),
+        usage: Usage::kept(&call.usage),
+    };
     Ok(Admitted { model, setup, effects, live })
 }
 
@@ -232,24 +241,26 @@ struct CallEffects {
     agent: Agent,
     call_id: CallId,
     call_sid: CallSid,
-    usage: Value,
+    model: String,
+    usage: Usage,
 }
 
 impl Effects for CallEffects {
     fn run_tool(&mut self, call: FunctionCall, done: mpsc::Sender<ToolDone>) {
-        let (app, agent_id, call_id) = (Arc::clone(&self.app), self.agent.id, self.call_id.to_string());
+        let (app, agent_id, record) = (Arc::clone(&self.app), self.agent.id, self.call_id);
         tokio::spawn(async move {
+            let call_id = record.to_string();
             let arguments = serde_json::from_str(&call.arguments).unwrap_or(Value::Null);
+            let run = ToolRun::begin(&call.call_id, &call.name, arguments.clone());
             let invocation = Invocation {
                 call_id: Some(&call_id),
                 tool_call_id: &call.call_id,
                 name: &call.name,
                 arguments: &arguments,
             };
-            let output = match tools::run(&app, agent_id, &invocation).await {
-                Ok(result) => result,
-                Err(error) => serde_json::json!({ "error": error.to_string() }).to_string(),
-            };
+            let outcome = tools::run(&app, agent_id, &invocation).await.map_err(|error| error.to_string());
+            app.recorder.record(record, Entry::Tool(run.end(&outcome)));
+            let output = outcome.unwrap_or_else(|error| serde_json::json!({ "error": error }).to_string());
             // The caller may have hung up meanwhile.
             let _ = done.send(ToolDone { call_id: call.call_id, output }).await;
         });
@@ -260,7 +271,7 @@ impl Effects for CallEffects {
         match action {
             Action::Line(line) => self.app.recorder.record(self.call_id, Entry::Line(line)),
             Action::Usage(usage) => {
-                add_usage(&mut self.usage, &usage);
+                self.usage.add_response(&self.model, &usage);
                 self.app.recorder.record(self.call_id, Entry::Usage(self.usage.clone()));
             }
             Action::Fault { code, context } => tracing::warn!(%call_sid, code, context, "OpenAI reports a fault"),

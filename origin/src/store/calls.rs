@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Result, StoreError, optional_text, text};
+use crate::end_reason::{EndReason, Ending};
 
 /// How far a call has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ pub struct Call {
     /// When it ended.
     pub ended_at: Option<OffsetDateTime>,
     /// Why it ended.
-    pub end_reason: Option<String>,
+    pub end_reason: Option<EndReason>,
     /// How often it lost its stream and was taken up again.
     pub resumes: i32,
     /// Tokens, seconds and the like, in the provider's terms.
@@ -154,7 +155,8 @@ impl TryFrom<Row> for Call {
             started_at: row.started_at,
             answered_at: row.answered_at,
             ended_at: row.ended_at,
-            end_reason: row.end_reason,
+            // A word of a newer version is none of ours.
+            end_reason: row.end_reason.map(|word| EndReason::parse(&word).unwrap_or(EndReason::Other)),
             resumes: row.resumes,
             usage: row.usage,
         })
@@ -398,14 +400,6 @@ pub async fn claim_handover(conn: &mut PgConnection, id: CallId, claim_s: f64) -
     Ok(done.rows_affected() == 1)
 }
 
-/// Notes what the call has used so far, in place of what was noted before.
-pub async fn set_usage(conn: &mut PgConnection, id: CallId, usage: &Value) -> Result<()> {
-    sqlx::query!("update calls set usage = $2 where id = $1", id.0, super::json_without_nul(usage))
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
 /// Open calls of which nobody has told anything for `silence_s` seconds, and about which nobody was asked for
 /// `pause_s`: those that were asked about longest ago first. Calls in `live` are left out.
 pub async fn silent(
@@ -476,19 +470,22 @@ pub async fn asked(conn: &mut PgConnection, id: CallId) -> Result<()> {
     Ok(())
 }
 
-/// Ends a call, not before it began. The first to end it gives the reason; `false`: it had ended before. Of several words
-/// on when it ended the earliest counts, so that every order of them gives the same: what comes late is not what made it
-/// end.
-pub async fn end(conn: &mut PgConnection, id: CallId, at: OffsetDateTime, reason: &str) -> Result<bool> {
+/// Ends a call, not before it began. The first to end it gives the reason; one that was only guessed gives way to one
+/// that is not. `false`: it had ended before. Of several words on when it ended the earliest counts, so that every order
+/// of them gives the same: what comes late is not what made it end.
+pub async fn end(conn: &mut PgConnection, id: CallId, at: OffsetDateTime, ending: &Ending) -> Result<bool> {
+    let (reason, detail) = (ending.reason.as_str(), ending.detail.as_deref().map(super::without_nul));
     let done = sqlx::query!(
         "update calls set
-             status = 'ended', end_reason = $3,
+             status = 'ended', end_reason = $3, end_detail = $4, end_guessed = $5,
              ended_at = greatest(started_at, $2),
              answered_at = case when answered_at > $2 then greatest(started_at, $2) else answered_at end
          where id = $1 and status <> 'ended'",
         id.0,
         at,
-        super::without_nul(reason)
+        reason,
+        detail,
+        ending.guessed
     )
     .execute(&mut *conn)
     .await?;
@@ -503,7 +500,17 @@ pub async fn end(conn: &mut PgConnection, id: CallId, at: OffsetDateTime, reason
         id.0,
         at
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
+    if !ending.guessed {
+        sqlx::query!(
+            "update calls set end_reason = $2, end_detail = $3, end_guessed = false where id = $1 and end_guessed",
+            id.0,
+            reason,
+            detail
+        )
+        .execute(conn)
+        .await?;
+    }
     Ok(false)
 }

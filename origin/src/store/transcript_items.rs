@@ -6,6 +6,7 @@ use std::str::FromStr;
 use shared::CallId;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{Result, StoreError};
 
@@ -67,8 +68,10 @@ pub struct TranscriptItem {
     pub at: OffsetDateTime,
 }
 
-/// Writes items of one call; one that is there already, by its position, is replaced. Positions must be distinct.
-pub async fn write(conn: &mut PgConnection, call: CallId, items: &[TranscriptItem]) -> Result<()> {
+/// Writes items; one that is there already, by its call and position, is replaced. No two may be the same item.
+pub async fn write(conn: &mut PgConnection, items: &[(CallId, TranscriptItem)]) -> Result<()> {
+    let calls: Vec<Uuid> = items.iter().map(|(call, _)| call.0).collect();
+    let items: Vec<&TranscriptItem> = items.iter().map(|(_, item)| item).collect();
     let positions: Vec<i32> = items.iter().map(|item| item.position).collect();
     let roles: Vec<String> = items.iter().map(|item| item.role.to_string()).collect();
     let texts: Vec<String> = items.iter().map(|item| super::without_nul(&item.text)).collect();
@@ -78,12 +81,12 @@ pub async fn write(conn: &mut PgConnection, call: CallId, items: &[TranscriptIte
     let times: Vec<OffsetDateTime> = items.iter().map(|item| item.at).collect();
     sqlx::query!(
         "insert into transcript_items (call_id, position, role, text, item_id, heard_ms, interrupted, at)
-         select $1, item.* from unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::int[], $7::bool[],
-                                       $8::timestamptz[]) as item
+         select item.* from unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::int[], $7::bool[],
+                                   $8::timestamptz[]) as item
          on conflict (call_id, position) do update set
              role = excluded.role, text = excluded.text, item_id = excluded.item_id,
              heard_ms = excluded.heard_ms, interrupted = excluded.interrupted",
-        call.0,
+        &calls,
         &positions,
         &roles,
         &texts,

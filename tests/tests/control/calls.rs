@@ -1,11 +1,12 @@
 //! Call records: what may arrive twice, late or out of order, and how the API shows them.
 
 use futures_util::future::join_all;
+use origin::end_reason::{EndReason, Ending};
 use origin::store::calls::{self, NewCall};
 use origin::store::stream_tokens;
 use origin::store::transcript_items::{self, Speaker, TranscriptItem};
-use serde_json::json;
-use shared::{CallSid, SystemType, VapiCallId};
+use serde_json::{Value, json};
+use shared::{CallId, CallSid, SystemType, VapiCallId};
 use time::OffsetDateTime;
 
 use crate::harness::Origin;
@@ -78,8 +79,9 @@ async fn an_ended_call_stays_ended_with_its_first_reason() {
     let mut conn = origin.database.connect().await;
     let (call, _) = calls::begin(&mut conn, &new_call(&origin, Some(&sid), None)).await.expect("a call");
     let now = OffsetDateTime::now_utc();
-    assert!(calls::end(&mut conn, call.id, now, "caller_hung_up").await.expect("an end"));
-    assert!(!calls::end(&mut conn, call.id, now, "stream_lost").await.expect("no end"));
+    assert!(calls::end(&mut conn, call.id, now, &EndReason::CallerHungUp.into()).await.expect("an end"));
+    let (later, other) = (now + time::Duration::minutes(1), EndReason::StreamFailed.into());
+    assert!(!calls::end(&mut conn, call.id, later, &other).await.expect("no end"));
     calls::answered(&mut conn, call.id, now).await.expect("a late answer");
 
     let path = format!("/api/calls/{}", call.id);
@@ -90,19 +92,48 @@ async fn an_ended_call_stays_ended_with_its_first_reason() {
 }
 
 #[tokio::test]
+async fn a_guessed_reason_gives_way_to_a_known_one() {
+    let origin = Origin::start().await;
+    let sid: CallSid = "CA01".parse().expect("a SID");
+    let mut conn = origin.database.connect().await;
+    let (call, _) = calls::begin(&mut conn, &new_call(&origin, Some(&sid), None)).await.expect("a call");
+    let now = OffsetDateTime::now_utc();
+    let guessed = Ending::from(EndReason::CallerHungUp).guessed("completed");
+    let known = EndReason::AgentHungUp.into();
+    let endings = [&guessed, &Ending::from(EndReason::Reconciled).guessed("completed"), &known, &guessed];
+    let mut first = Vec::new();
+    for (minute, ending) in (0..).zip(endings) {
+        let at = now + time::Duration::minutes(minute);
+        first.push(calls::end(&mut conn, call.id, at, ending).await.expect("an end"));
+    }
+
+    let shown = origin.get(&origin.key, &format!("/api/calls/{}", call.id)).await.body;
+
+    assert_eq!(first, [true, false, false, false]);
+    assert_eq!((&shown["endReason"], &shown["endDetail"]), (&json!("agent_hung_up"), &Value::Null));
+    let again = calls::get(&mut conn, origin.project, call.id).await.expect("a look").expect("a call");
+    let apart = again.ended_at.expect("it has ended") - now;
+    assert!(apart.abs() < time::Duration::milliseconds(1), "the first to end it gives the time: {apart}");
+}
+
+fn of<const N: usize>(call: CallId, items: [TranscriptItem; N]) -> Vec<(CallId, TranscriptItem)> {
+    items.map(|item| (call, item)).into()
+}
+
+#[tokio::test]
 async fn a_transcript_is_shown_in_order_as_it_was_corrected() {
     let origin = Origin::start().await;
     let sid: CallSid = "CA01".parse().expect("a SID");
     let mut conn = origin.database.connect().await;
     let (call, _) = calls::begin(&mut conn, &new_call(&origin, Some(&sid), None)).await.expect("a call");
     let first = [item(1, Speaker::Assistant, "Good day, how can I"), item(0, Speaker::Caller, "")];
-    transcript_items::write(&mut conn, call.id, &first).await.expect("a transcript");
+    transcript_items::write(&mut conn, &of(call.id, first)).await.expect("a transcript");
     let corrected = [
         item(0, Speaker::Caller, "Hello?"),
         TranscriptItem { heard_ms: Some(900), interrupted: true, ..item(1, Speaker::Assistant, "Good day") },
         item(2, Speaker::Tool, "end_call({})"),
     ];
-    transcript_items::write(&mut conn, call.id, &corrected).await.expect("a correction");
+    transcript_items::write(&mut conn, &of(call.id, corrected)).await.expect("a correction");
 
     let shown = origin.get(&origin.key, &format!("/api/calls/{}", call.id)).await.body;
 

@@ -71,9 +71,9 @@ async fn letters_are_listed_and_brought_back_once() {
 
     // It had been taken after all, and comes back once more.
     put(&world, &letters).await;
-    world.execute("update calls set end_reason = 'corrected'").await;
+    world.execute("update calls set end_detail = 'corrected'").await;
     world.command(&all).await.expect("exit code 0");
-    assert_eq!((left(&world).await, &world.vapi_call("call-1").await["endReason"]), (0, &json!("corrected")));
+    assert_eq!((left(&world).await, &world.vapi_call("call-1").await["endDetail"]), (0, &json!("corrected")));
 }
 
 #[tokio::test]

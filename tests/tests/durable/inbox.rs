@@ -167,8 +167,8 @@ async fn every_order_of_a_calls_events_gives_the_same_record() {
         }
         let call = world.vapi_call(&name).await;
         assert_eq!(
-            (&call["status"], &call["endReason"]),
-            (&json!("ended"), &json!("customer-ended-call")),
+            (&call["status"], &call["endReason"], &call["endDetail"]),
+            (&json!("ended"), &json!("caller_hung_up"), &json!("customer-ended-call")),
             "{order:?}"
         );
         assert_eq!(call["transcript"][0]["text"], "Hello", "{order:?}");
@@ -270,7 +270,7 @@ async fn what_postgres_cannot_hold_does_no_harm() {
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
     let call = world.vapi_call("call-1").await;
-    assert_eq!((&call["transcript"][0]["text"], &call["endReason"]), (&json!("Hello"), &json!("ab")));
+    assert_eq!((&call["transcript"][0]["text"], &call["endDetail"]), (&json!("Hello"), &json!("ab")));
 }
 
 #[tokio::test]
@@ -304,9 +304,9 @@ async fn what_comes_before_its_call_is_known_counts_once_it_is() {
     late_events::run(&world.app).await.expect("another");
 
     let call = world.vapi_call("call-1").await;
-    assert_eq!((&call["endReason"], &call["endedAt"]), (&json!("no-answer"), &json!("2026-11-22T15:00:09Z")));
+    assert_eq!((&call["endReason"], &call["endedAt"]), (&json!("no_answer"), &json!("2026-11-22T15:00:09Z")));
     let call = world.vapi_call("call-2").await;
-    assert_eq!((&call["endReason"], &call["transcript"][0]["text"]), (&json!("customer-ended-call"), &json!("Hello")));
+    assert_eq!((&call["endReason"], &call["transcript"][0]["text"]), (&json!("caller_hung_up"), &json!("Hello")));
     assert_eq!(world.count(waiting).await, 1);
     let outcome =
         |outcome: &str| world.metric(&format!(r#"tandem_deliveries_total{{source="vapi",outcome="{outcome}"}}"#));

@@ -1,5 +1,6 @@
 //! Calls without news: who is asked, and what is closed.
 
+use origin::end_reason::Ending;
 use origin::reconcile;
 use origin::store::calls::{self, NewCall};
 use serde_json::{Value, json};
@@ -107,6 +108,7 @@ async fn vapis_transcript_and_costs_are_taken_over() {
     let call = shown(&world, call).await;
     assert_eq!((&call["endReason"], &call["endedAt"]), (&json!("reconciled"), &json!(ended_at)));
     assert_eq!((&call["transcript"][0]["text"], &call["usage"]["costUsd"]), (&json!("Hello"), &json!(0.08)));
+    assert_eq!((&call["cost"]["microusd"], &call["endDetail"]), (&json!(80_000), &json!("silence-timed-out")));
     let event = world.get("/api/events").await.body["items"][0].clone();
     assert_eq!(event["details"]["told"], "silence-timed-out");
 }
@@ -222,11 +224,13 @@ async fn news_that_comes_meanwhile_stands() {
     providers.set("vapi-1", 200, json!({ "status": "in-progress" }));
     run(&world).await;
     let mut conn = world.app.db.acquire().await.expect("a connection");
-    calls::end(&mut conn, call, OffsetDateTime::now_utc(), "customer-ended-call").await.expect("an end");
+    calls::end(&mut conn, call, OffsetDateTime::now_utc(), &Ending::of_vapi("customer-ended-call"))
+        .await
+        .expect("an end");
 
     run(&world).await;
 
-    assert_eq!(shown(&world, call).await["endReason"], "customer-ended-call");
+    assert_eq!(shown(&world, call).await["endReason"], "caller_hung_up");
 }
 
 #[tokio::test]

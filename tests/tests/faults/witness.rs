@@ -107,7 +107,9 @@ impl Witness {
             writes.entry(call).or_default().push(what);
         }
         let rows: Vec<CallRow> = query_as(
-            "select id::text, call_sid, vapi_call_id, system_type, status, end_reason, usage from calls order by id",
+            "select id::text, call_sid, vapi_call_id, system_type, status,
+                    case end_detail when 'completed' then end_reason else coalesce(end_detail, end_reason) end, usage
+             from calls order by id",
         )
         .fetch_all(&mut *conn)
         .await?;

@@ -227,7 +227,7 @@ async fn messages_without_the_origin(world: &World, rows: &Rows) -> Facts {
 
 /// A report that was kept takes effect when the origin is back.
 async fn takes_effect_later(world: &World, facts: &Facts, agent: &Agent) {
-    let is_over = |record: &Value| record["status"] == "ended" && record["endReason"] == "customer-ended-call";
+    let is_over = |record: &Value| record["status"] == "ended" && record["endReason"] == "caller_hung_up";
     let sid = facts.call_sid.as_deref().expect("an inbound call has one");
     let record = world.tandem.call_when(sid, is_over).await.expect("the kept report is delivered");
     assert_eq!(record["agentId"], agent.id);

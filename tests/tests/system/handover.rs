@@ -74,11 +74,15 @@ async fn a_conversation(world: &World, agent: &Agent, by_bypass: bool) {
     assert_eq!(record["systemType"], "vapi");
     assert_eq!(record["vapiCallId"], at_vapi.facts.call_id);
     assert_eq!(record["agentId"], agent.id);
-    assert_eq!(record["endReason"], "customer-ended-call");
+    assert_eq!(record["endReason"], "caller_hung_up");
     let lines: Vec<_> =
         record["transcript"].as_array().expect("a list").iter().map(|line| line["text"].clone()).collect();
     assert_eq!(lines, ["Hello from Vapi.", "A table for two.", "It is booked."]);
-    assert!(record["usage"]["costUsd"].is_number(), "{record}");
+    assert_eq!(record["endDetail"], "customer-ended-call");
+    let dollars = record["usage"]["costUsd"].as_f64().expect("Vapi tells the cost");
+    let microusd = record["cost"]["microusd"].as_f64().expect("the cost is known");
+    assert!(dollars > 0.0 && (microusd - dollars * 1e6).abs() < 1.0 && record["cost"]["source"] == "vapi", "{record}");
+    assert!(record["recordings"][0]["url"].as_str().is_some_and(|url| url.contains("stereo")), "{record}");
 
     let deliveries = world.tandem.vapi.deliveries().all();
     let its: Vec<_> =

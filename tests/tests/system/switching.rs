@@ -48,7 +48,7 @@ async fn from_vapi(world: &World, agent: &Agent) {
     call.then(Caller::new().say(tone(600)).wait_until_agent_quiet().hang_up());
     let record = world.over(&call, EndReason::CallerHungUp).await;
     assert_eq!(audio::only(AGENT_NEXT, &call.recording().agent).len(), 400 * 8, "{}", call.trace_text());
-    assert_eq!((&record["systemType"], &record["endReason"]), (&json!(VAPI), &json!("customer-ended-call")));
+    assert_eq!((&record["systemType"], &record["endReason"]), (&json!(VAPI), &json!("caller_hung_up")));
     let deliveries = world.tandem.vapi.deliveries().all();
     let its = deliveries.iter().filter(|delivery| delivery.call_id.as_deref() == record["vapiCallId"].as_str());
     let tool_calls: Vec<_> = its.filter(|delivery| delivery.message_type == "tool-calls").collect();
