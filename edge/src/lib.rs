@@ -3,7 +3,7 @@
 //!
 //! [`visit`] is a machine that knows nothing of JavaScript and is tested on the host: it is told what happened (the body
 //! came, the replica has this, the origin did not answer) and says what is done next, by [`head`] → [`admit`] →
-//! [`decide`] → [`forward`], with [`step`], [`reply`], [`retry`] and [`log`] for what goes out. `entry.js` is the
+//! [`decide`] → [`forward`], with [`step`], [`reply`], [`retry`], [`log`] and [`metric`] for what goes out. `entry.js` is the
 //! Worker's entry: it does the I/O around the machine, each with a time limit. [`shell`] joins the two, and holds the
 //! consumer of the queue.
 //!
@@ -56,6 +56,7 @@ pub mod decide;
 pub mod forward;
 pub mod head;
 pub mod log;
+pub mod metric;
 pub mod reply;
 pub mod retry;
 pub mod salvaged;

@@ -23,7 +23,14 @@ const MAX_MESSAGE_BYTES = 127_000;
 const LIMIT_MS = 5_000;
 
 export async function salvage(request, env, arrived, error) {
-  const { pathname, searchParams } = new URL(request.url);
+  const url = new URL(request.url);
+  const answer = await rescue(url, request, env, arrived, error);
+  const known = [...CALLS, ...EVENTS, MESSAGES].includes(url.pathname);
+  glue.measure(env.METRICS, "panic", known ? url.pathname : "other", "", answer.status, 0);
+  return answer;
+}
+
+async function rescue({ pathname, searchParams }, request, env, arrived, error) {
   const log = (decision, fault) => console.error(JSON.stringify({ webhook: pathname, decision, fault: String(fault) }));
   log("panic", error);
   if (CALLS.includes(pathname)) {

@@ -29,6 +29,7 @@ pub struct JsVisit {
 /// Begins a visit. `head` is as [`crate::head`] describes it, `now` in unix milliseconds.
 #[wasm_bindgen]
 pub fn begin(head: String, env: &Env, now: f64) -> JsVisit {
+    isolate::find_metrics(env);
     let isolate = Isolate::of(env);
     let worker = Worker { settings: isolate.map(|isolate| isolate.settings.clone()), version: &isolate::version(env) };
     let (visit, first) = Visit::begin(Head::new(head), &worker, ms(now));
@@ -126,6 +127,9 @@ impl JsVisit {
     }
 
     fn print(&mut self) {
+        if let Some(point) = self.visit.take_point() {
+            isolate::measure(point);
+        }
         match self.visit.take_line() {
             Some(Printed { text, is_error: true }) => console_error!("{text}"),
             Some(Printed { text, is_error: false }) => console_log!("{text}"),

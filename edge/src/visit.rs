@@ -15,6 +15,7 @@ use crate::decide::{self, Action, Plan, Replica, ReplicaState, decide};
 use crate::forward::{Forwarding, Next, Verdict};
 use crate::head::Head;
 use crate::log::Line;
+use crate::metric::{self, Point};
 use crate::reply::{Problem, Reply};
 use crate::retry::{Body, Event};
 use crate::settings::Settings;
@@ -37,6 +38,7 @@ pub struct Visit {
     started_at: u64,
     stage: Stage,
     line: Option<Printed>,
+    point: Option<Point>,
 }
 
 /// A line for the log.
@@ -89,8 +91,14 @@ struct Told {
 impl Visit {
     /// A request that arrived at `now`, in unix milliseconds, and what is done with it first.
     pub fn begin(head: Head, worker: &Worker<'_>, now: u64) -> (Self, Step) {
-        let mut visit =
-            Self { settings: worker.settings.clone(), head, started_at: now, stage: Stage::Over, line: None };
+        let mut visit = Self {
+            settings: worker.settings.clone(),
+            head,
+            started_at: now,
+            stage: Stage::Over,
+            line: None,
+            point: None,
+        };
         let step = visit.enter(worker, now);
         (visit, step)
     }
@@ -98,6 +106,11 @@ impl Visit {
     /// What is to be logged since the last time.
     pub fn take_line(&mut self) -> Option<Printed> {
         self.line.take()
+    }
+
+    /// What is to be counted since the last time.
+    pub fn take_point(&mut self) -> Option<Point> {
+        self.point.take()
     }
 
     fn enter(&mut self, worker: &Worker<'_>, now: u64) -> Step {
@@ -233,6 +246,7 @@ impl Visit {
     }
 
     fn refuse(&mut self, problem: Problem, now: u64) -> Step {
+        self.point("refuse", problem.code(), problem.status(), now);
         // Anybody can ask for a path that is not there; the runtime's own log has those.
         if problem != Problem::NotFound {
             let line = Line {
@@ -305,7 +319,13 @@ impl Visit {
         Step::Answer(reply)
     }
 
+    fn point(&mut self, decision: &'static str, reason: &'static str, status: u16, now: u64) {
+        let ms = now.saturating_sub(self.started_at);
+        self.point = Some(Point { decision, webhook: metric::webhook(self.head.path()), reason, status, ms });
+    }
+
     fn tell(&mut self, carried: &Carried, told: &Told, status: u16, now: u64) {
+        self.point(told.decision, told.reason.unwrap_or_default(), status, now);
         let kept = matches!(told.decision, "keep" | "lose");
         let line = Line {
             webhook: Some(self.head.path()),
@@ -447,6 +467,23 @@ mod tests {
         visit.body([EVENT, &b" ".repeat(130_000)].concat(), AT);
         visit.origin(Ok(500), AT);
         assert_eq!(answer(&visit.kept(Err("no memory".into()), AT)).status, 503);
+    }
+
+    #[test]
+    fn a_request_is_one_point_and_names_nobody() {
+        let (mut visit, _) = begin("/twilio/+15550100", &[]);
+        let nowhere = Point { decision: "refuse", webhook: "other", reason: "not_found", status: 404, ms: 0 };
+        assert_eq!((visit.take_point(), visit.take_point()), (Some(nowhere), None));
+        let mut kept = vapi();
+        kept.body(EVENT.to_vec(), AT);
+        kept.origin(Ok(500), AT + 7);
+        assert_eq!(kept.take_point(), None, "it is not over");
+        kept.kept(Ok(()), AT + 9);
+        let point = Point { decision: "keep", webhook: "/api/vapi/webhook", reason: "", status: 200, ms: 9 };
+        assert_eq!(kept.take_point(), Some(point));
+        let (mut flood, _) = begin("/twilio/voice", &[("content-type", "application/x-www-form-urlencoded")]);
+        flood.counted(false, AT);
+        assert_eq!(flood.take_point().map(|point| point.reason), Some("too_many_refusals"));
     }
 
     #[test]

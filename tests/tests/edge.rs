@@ -5,6 +5,8 @@
 mod dead_letters;
 #[path = "edge/events.rs"]
 mod events;
+#[path = "edge/metrics.rs"]
+mod metrics;
 #[path = "edge/origin.rs"]
 mod origin;
 #[path = "edge/refusals.rs"]

@@ -8,6 +8,7 @@ use worker::{Env, console_error};
 
 use super::runtime;
 use crate::log::Line;
+use crate::metric::Point;
 use crate::settings::Settings;
 
 /// Settings and bindings.
@@ -20,6 +21,7 @@ pub(crate) struct Isolate {
 thread_local! {
     static ISOLATE: OnceCell<Option<Rc<Isolate>>> = const { OnceCell::new() };
     static VERSION: OnceCell<Rc<str>> = const { OnceCell::new() };
+    static METRICS: OnceCell<Option<JsValue>> = const { OnceCell::new() };
 }
 
 impl Isolate {
@@ -48,6 +50,22 @@ impl Isolate {
         }
         Some(Self { settings: Rc::new(settings?), routes })
     }
+}
+
+/// Looks for the dataset that requests are counted in. Without one nothing is.
+pub(crate) fn find_metrics(env: &Env) {
+    METRICS.with(|metrics| {
+        metrics.get_or_init(|| Some(runtime::binding(env, "METRICS")).filter(JsValue::is_object));
+    });
+}
+
+/// Counts a request.
+pub(crate) fn measure(point: Point) {
+    METRICS.with(|metrics| {
+        if let Some(Some(dataset)) = metrics.get() {
+            runtime::count(dataset, point);
+        }
+    });
 }
 
 /// The id of the deployed version, or that of the code when there is none.

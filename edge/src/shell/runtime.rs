@@ -8,6 +8,8 @@ use worker::wasm_bindgen::{JsCast, JsValue};
 #[allow(unused_imports)]
 use worker::{js_sys, wasm_bindgen, wasm_bindgen_futures};
 
+use crate::metric::Point;
+
 #[wasm_bindgen(module = "/src/shell/glue.js")]
 extern "C" {
     /// A variable or secret, if it is a text.
@@ -15,6 +17,8 @@ extern "C" {
 
     /// A binding, or `undefined`.
     pub(crate) fn binding(env: &JsValue, name: &str) -> JsValue;
+
+    fn measure(dataset: &JsValue, decision: &str, webhook: &str, reason: &str, status: u16, ms: f64);
 
     #[wasm_bindgen(catch, js_name = write)]
     async fn js_write(kv: &JsValue, key: &str, text: &str, seconds: u32, ms: u32) -> Result<JsValue, JsValue>;
@@ -73,6 +77,13 @@ impl From<JsValue> for Fault {
     fn from(thrown: JsValue) -> Self {
         Self(thrown.dyn_ref::<Error>().map_or_else(|| "unknown".to_owned(), |error| error.message().into()))
     }
+}
+
+/// Writes a data point.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of one request")]
+pub(crate) fn count(dataset: &JsValue, point: Point) {
+    let Point { decision, webhook, reason, status, ms } = point;
+    measure(dataset, decision, webhook, reason, status, ms as f64);
 }
 
 /// Writes a text under a key of a store, for so many seconds.

@@ -30,6 +30,8 @@ pub enum Binding {
     Kv(&'static str),
     /// A queue, implemented by a service.
     Queue(&'static str),
+    /// A dataset of Analytics Engine, whose points go to a service.
+    Dataset(&'static str),
 }
 
 /// Something beside the Worker that it can reach.
@@ -74,7 +76,11 @@ impl Workerd {
         let log = scratch.join("log");
         let plan = Plan { name: "workerd", log: &log, stop: Signal::KILL, remove: Some(scratch.path()) };
         let mut command = Command::new(binary()?);
-        command.arg("serve").arg(config).env_clear();
+        command.arg("serve");
+        if options.bindings.iter().any(|(_, binding)| matches!(binding, Binding::Dataset(_))) {
+            command.arg("--experimental");
+        }
+        command.arg(config).env_clear();
         let process = Process::spawn(command, &plan)?;
         let workerd = Self { process, port, _scratch: scratch };
         let deadline = Instant::now() + START_LIMIT;
@@ -166,6 +172,7 @@ fn render(options: &WorkerdOptions, port: u16, scratch: &Scratch) -> io::Result<
             Binding::Text(text) => write!(all, "(name = {name:?}, text = {text:?}), "),
             Binding::Kv(service) => write!(all, "(name = {name:?}, kvNamespace = {service:?}), "),
             Binding::Queue(service) => write!(all, "(name = {name:?}, queue = {service:?}), "),
+            Binding::Dataset(service) => write!(all, "(name = {name:?}, analyticsEngine = {service:?}), "),
         };
         all
     });

@@ -23,10 +23,10 @@ use crate::world::{
 
 /// A queue that only remembers.
 #[derive(Clone)]
-struct Queue(watch::Sender<Vec<String>>);
+pub(crate) struct Queue(watch::Sender<Vec<String>>);
 
 impl Queue {
-    async fn serve() -> (Self, String) {
+    pub(crate) async fn serve() -> (Self, String) {
         let queue = Self(watch::Sender::new(Vec::new()));
         let listener = ports::listen().await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -52,7 +52,7 @@ impl Queue {
     }
 }
 
-fn options(entry: PathBuf, origin: &str, queue: String) -> WorkerdOptions {
+pub(crate) fn options(entry: PathBuf, origin: &str, queue: String) -> WorkerdOptions {
     let text = |value: &str| Binding::Text(value.to_owned());
     WorkerdOptions {
         entry,
