@@ -107,6 +107,7 @@ async fn attempt_at(
     };
     *delivery = Some(event.delivery.to_string());
     if dead_letters {
+        // Its attempts are counted anew here. The queue gives up after the first and its retries.
         return bury(isolate, &event, &body, MAX_RETRIES + 1, None).await;
     }
     let request = OriginRequest::sign(&isolate.settings, &event.path, &body, now_seconds());
@@ -117,6 +118,9 @@ async fn attempt_at(
         (Verdict::Taken, Some(status)) => Outcome::Delivered(status),
         // Its sender was told that it is in good hands, so it is not dropped.
         (Verdict::Refused, status) => bury(isolate, &event, &body, attempt, status).await,
+        // The last attempt. The queue would move the event to the dead letters itself, and does so when the store fails
+        // now; but how often it was tried only this message tells.
+        (Verdict::NotTaken, status) if attempt > MAX_RETRIES => bury(isolate, &event, &body, attempt, status).await,
         (_, status) => Outcome::Failed(status, answer.err().unwrap_or_else(|| Fault("not taken".to_owned()))),
     }
 }

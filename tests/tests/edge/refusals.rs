@@ -6,8 +6,8 @@ use tokio::net::TcpStream;
 
 use crate::origin::NEVER;
 use crate::world::{
-    NEXT_TWILIO_TOKEN, PUBLIC, TWILIO_TOKEN, VAPI_SECRET, World, call_sid, client, incoming, number, refused, send,
-    text, twilio_signature, unique, world,
+    NEXT_TWILIO_TOKEN, PUBLIC, SUB_ACCOUNT, SUB_TOKEN, TWILIO_TOKEN, VAPI_SECRET, World, call_sid, client, incoming,
+    number, refused, send, text, twilio_signature, unique, world,
 };
 
 #[tokio::test]
@@ -45,6 +45,32 @@ async fn twilio_must_have_signed_this_very_request() {
     let rotated = twilio_signature(NEXT_TWILIO_TOKEN, &voice, &params);
     send(world.form("/twilio/voice", &params).header("x-twilio-signature", rotated)).await;
     assert_eq!(world.origin.received(&call).len(), 1);
+}
+
+#[tokio::test]
+async fn a_sub_accounts_token_proves_its_own_webhooks_only() {
+    let (world, _reachable) = world().await;
+    let other = SUB_ACCOUNT.replace("AC5", "AC6");
+    for (account, token, is_its) in [
+        (Some(SUB_ACCOUNT), SUB_TOKEN, true),
+        // A sub-account's webhooks are signed with its own token, but the main one is the owner of all.
+        (Some(SUB_ACCOUNT), TWILIO_TOKEN, true),
+        (Some(&*other), SUB_TOKEN, false),
+        (None, SUB_TOKEN, false),
+        (Some(SUB_ACCOUNT), &*format!("{SUB_ACCOUNT}:{SUB_TOKEN}"), false),
+    ] {
+        let call = call_sid();
+        let mut params = vec![("CallSid", call.as_str()), ("CallStatus", "completed")];
+        params.extend(account.map(|account| ("AccountSid", account)));
+        let signature = twilio_signature(token, &format!("{PUBLIC}/twilio/status"), &params);
+        let request = world.form("/twilio/status", &params).header("x-twilio-signature", signature);
+        if is_its {
+            assert_eq!(send(request).await.0, 204, "{account:?}");
+        } else {
+            refused(request, 403, "signature_invalid").await;
+        }
+        assert_eq!(world.origin.received(&call).len(), usize::from(is_its), "{account:?}");
+    }
 }
 
 #[tokio::test]

@@ -164,6 +164,59 @@ async fn vapi_never_waits_in_vain() {
     }
 }
 
+/// Every row of the table while the origin takes connections and never says a word, and while it takes none.
+#[tokio::test]
+async fn every_row_is_answered_while_the_origin_hangs_and_while_it_is_gone() {
+    let (world, outage) = world_alone().await;
+    let [vapi, switched, unparsable, unknown] = [(); 4].map(|()| unique());
+    world.replicate_assistant(&vapi, "vapi", Some(SWITCHED)).await;
+    world.replicate_assistant(&switched, "openai-realtime", Some(SWITCHED)).await;
+    world.replicate(&format!("assistant:{unparsable}"), "{\"agentSystemType\":\"other\"}").await;
+    let rows = [
+        (Some(&vapi), Some(SWITCHED), "process"),
+        (Some(&switched), Some(BEFORE), "process"),
+        (Some(&switched), Some(SWITCHED), "skip"),
+        (Some(&switched), None, "ask_origin"),
+        (Some(&unparsable), Some(SWITCHED), "ask_origin"),
+        (Some(&unknown), Some(SWITCHED), "ask_origin"),
+        (None, None, "ask_origin"),
+    ];
+    for hangs in [true, false] {
+        if hangs {
+            outage.hang().await;
+        } else {
+            outage.begin().await;
+        }
+        let mut kept = Vec::new();
+        let asked = rows.iter().map(|(assistant, created, decision)| {
+            let [asked, told] = [(); 2].map(|()| unique());
+            kept.push(told.clone());
+            let of = |kind, call: &str| match assistant {
+                Some(assistant) => message(kind, call, assistant, *created),
+                None => json!({"type": kind, "call": {"id": call}}),
+            };
+            let (question, event) = (of("assistant-request", &asked), of("end-of-call-report", &told));
+            async move {
+                let (question, event) = tokio::join!(answer(world, &question), answer(world, &event));
+                assert_refused("assistant-request", &question);
+                assert_eq!(
+                    question["error"].as_str().is_some_and(|error| error.contains("no longer")),
+                    *decision == "skip"
+                );
+                assert_eq!(event, json!({}));
+                world.logged(&asked, decision).await;
+                world.logged(&told, "keep").await;
+            }
+        });
+        let asked: Vec<_> = asked.collect();
+        futures_util::future::join_all(asked).await;
+        outage.end().await;
+        for call in kept {
+            world.origin.wait_for(&call, 1).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_origin_that_fails_at_a_question_gets_it_refused() {
     let (world, _reachable) = world().await;

@@ -27,6 +27,9 @@ pub(crate) const HOP_SECRET: &str = "hop-secret";
 pub(crate) const TWILIO_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 /// The one that Twilio signs with once it is rotated.
 pub(crate) const NEXT_TWILIO_TOKEN: &str = "fedcba9876543210fedcba9876543210";
+/// An account below the main one, and what Twilio signs its webhooks with.
+pub(crate) const SUB_ACCOUNT: &str = "AC5ab0cdeb0d2b2a4a3f9d6c2a8d3f6b7e";
+pub(crate) const SUB_TOKEN: &str = "00112233445566778899aabbccddeeff";
 pub(crate) const VAPI_SECRET: &str = "vapi-secret";
 pub(crate) const AGENT: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -118,7 +121,7 @@ pub(crate) fn options(origin_url: &str) -> EdgeOptions {
             pair("VAPI_API_URL", "https://vapi.tandem.test"),
         ],
         secrets: vec![
-            pair("TWILIO_AUTH_TOKEN", &format!("{NEXT_TWILIO_TOKEN},{TWILIO_TOKEN}")),
+            pair("TWILIO_AUTH_TOKEN", &format!("{NEXT_TWILIO_TOKEN},{TWILIO_TOKEN},{SUB_ACCOUNT}:{SUB_TOKEN}")),
             pair("VAPI_SERVER_SECRET", VAPI_SECRET),
             pair("EDGE_ORIGIN_SECRET", HOP_SECRET),
         ],
@@ -165,8 +168,12 @@ impl World {
     }
 
     fn lines(&self, call: &str) -> Vec<Value> {
-        let of_call = |line: &Value| line["call"] == call;
-        self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).filter(of_call).collect()
+        // Wrangler puts a mark before what is an error, and colours around it.
+        let json = |line: &str| {
+            let at = line.find("{\"")?;
+            serde_json::Deserializer::from_str(&line[at..]).into_iter::<Value>().next()?.ok()
+        };
+        self.log().lines().filter_map(json).filter(|line| line["call"] == call).collect()
     }
 
     /// Writes values into the replica, as Cloudflare's REST API takes them.
