@@ -161,7 +161,9 @@ fn realtime(voice: &str) -> RealtimeSettings {
             model: "gpt-transcribe".to_owned(),
             language: Some("en".to_owned()),
             keywords: Vec::new(),
+            prompt: None,
         }),
+        mcp_servers: Vec::new(),
         call: CallRules::default(),
     }
 }

@@ -57,13 +57,16 @@ pub enum StoreError {
     /// A value that the schema should have refused.
     #[error("the database holds an invalid {0}")]
     Corrupt(&'static str),
+    /// Settings that no call could run with; all their faults.
+    #[error("the settings are invalid: {}", .0.join("; "))]
+    Invalid(Vec<String>),
 }
 
 impl StoreError {
     /// Whether trying again later may help: the database is away, busy, restarting or moving to another server.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Corrupt(_) => false,
+            Self::Corrupt(_) | Self::Invalid(_) => false,
             Self::Database(error) => match error {
                 // The connection, or the way to one. A connection that is not in the state that it should be in is
                 // given up by the pool, and the next one is another.

@@ -1,27 +1,39 @@
 //! The call as a pure state machine: what a socket, a tool or the clock says goes in, what is to be done comes out.
 //!
 //! Here are the inputs, the actions and who handles what. Each idea has a file of its own: `opening` until the session
-//! is confirmed, `responding` for the model's turns, `barge_in`, `tools`, and `loss` of the session.
+//! is confirmed, `greeting`, `turns` of caller and agent, `barge_in`, `responding` and `failures` of responses, `tools`,
+//! `keypad`, `gaps` in the caller's audio, and `loss` of the session.
 
 mod barge_in;
 mod end_reason;
+mod failures;
+mod gaps;
+mod greeting;
+mod keypad;
 mod loss;
 mod opening;
 mod responding;
 mod tools;
+mod turns;
 
+use self::barge_in::Fenced;
 pub use self::end_reason::EndReason;
+use self::failures::Retry;
+use self::gaps::Gaps;
+use self::greeting::Greeting;
+use self::keypad::Keys;
 use self::loss::Loss;
 pub use self::opening::OPENING_LIMIT_MS;
 use self::opening::Opening;
-use self::responding::Retry;
 use self::tools::RunningTools;
-use super::openai::{self, Event, FunctionCall};
+use self::turns::Floor;
+use super::openai::{self, Event, FunctionCall, Turns};
 use super::playback::{Millis, Playback};
 use super::responses::{Ask, Responses};
 use super::transcript::{Line, Role, Transcript};
 use super::twilio::{self, StreamSid};
 use super::wire::Audio;
+use crate::store::agents::realtime::call::Keypad;
 
 /// The id of the event that sets the session up; a refusal names it.
 pub const SESSION_EVENT_ID: &str = "session";
@@ -37,6 +49,13 @@ pub struct Setup {
     pub replay: Vec<String>,
     /// What the agent says first; `None`: it waits for the caller.
     pub first_ask: Option<Ask>,
+    /// The `session.update` after the first message, which gives the turns to OpenAI; `None`: it has them all along,
+    /// and the caller can interrupt the first message.
+    pub protection: Option<String>,
+    /// How many words the caller says before the agent falls silent, if OpenAI does not decide it.
+    pub interrupt_after_words: u32,
+    /// How keys are gathered.
+    pub keypad: Option<Keypad>,
     /// Where the transcript goes on.
     pub next_position: u32,
 }
@@ -110,8 +129,15 @@ pub struct Call {
     replay: Vec<String>,
     first_ask: Option<Ask>,
     phase: Phase,
+    greeting: Greeting,
+    turns: Turns,
+    floor: Floor,
+    interrupt_after_words: u32,
+    gaps: Gaps,
+    keys: Keys,
     playback: Playback,
     responses: Responses,
+    fenced: Option<Fenced>,
     retry: Retry,
     transcript: Transcript,
     tools: RunningTools,
@@ -120,14 +146,23 @@ pub struct Call {
 impl Call {
     /// A call whose stream started at `now`.
     pub fn new(setup: Setup, now: Millis) -> Self {
+        let mut responses = Responses::default();
+        responses.hold(Millis::MAX);
         Self {
             stream: setup.stream_sid,
             session_update: setup.session_update,
             replay: setup.replay,
             first_ask: setup.first_ask,
             phase: Phase::Opening(Opening::new(now)),
+            greeting: Greeting::new(setup.protection, now),
+            turns: Turns::default(),
+            floor: Floor::default(),
+            interrupt_after_words: setup.interrupt_after_words,
+            gaps: Gaps::default(),
+            keys: Keys::new(setup.keypad),
             playback: Playback::default(),
-            responses: Responses::default(),
+            responses,
+            fenced: None,
             retry: Retry::default(),
             transcript: Transcript::from_position(setup.next_position),
             tools: RunningTools::default(),
@@ -138,7 +173,17 @@ impl Call {
     pub fn deadline(&self) -> Option<Millis> {
         match &self.phase {
             Phase::Opening(opening) => Some(opening.deadline()),
-            Phase::Talking => [self.retry.deadline(), self.responses.deadline()].into_iter().flatten().min(),
+            Phase::Talking => {
+                let parts = [
+                    self.retry.deadline(),
+                    self.responses.deadline(),
+                    self.greeting.deadline(),
+                    self.floor_deadline(),
+                    self.keys.deadline(),
+                    self.gaps.deadline(),
+                ];
+                parts.into_iter().flatten().min()
+            }
             Phase::Over => None,
         }
     }
@@ -168,28 +213,51 @@ impl Call {
                     self.end(now, EndReason::SetupTimedOut, out);
                 }
             }
-            Phase::Talking => self.responses_due(now, out),
+            Phase::Talking => {
+                self.fill_gap(now, out);
+                self.greeting_due(now, out);
+                self.floor_due(now, out);
+                self.keys_due(now, out);
+                self.responses_due(now, out);
+            }
             Phase::Over => {}
         }
     }
 
     fn caller(&mut self, now: Millis, event: twilio::Event<'_>, out: &mut Vec<Action>) {
         match event {
-            twilio::Event::Media(audio) => self.caller_audio(audio, out),
+            twilio::Event::Media { audio, at_ms } => self.caller_audio(now, audio, at_ms, out),
             twilio::Event::Mark(name) => {
                 for heard in self.playback.mark_returned(now, name.as_str()) {
                     out.extend(self.transcript.heard(&heard).map(Action::Line));
                 }
+                self.greeting_due(now, out);
             }
+            twilio::Event::Dtmf(key) => self.key_pressed(now, key.as_str(), out),
             twilio::Event::Stop => self.end(now, EndReason::CallerHungUp, out),
-            twilio::Event::Connected | twilio::Event::Start(_) | twilio::Event::Dtmf(_) | twilio::Event::Other => {}
+            twilio::Event::Connected | twilio::Event::Start(_) | twilio::Event::Other => {}
         }
     }
 
-    fn caller_audio(&mut self, audio: Audio<'_>, out: &mut Vec<Action>) {
-        let message = openai::append(audio);
+    fn caller_audio(&mut self, now: Millis, audio: Audio<'_>, at_ms: Option<u64>, out: &mut Vec<Action>) {
+        let missing = self.gaps.frame(now, at_ms, audio.byte_len());
+        if missing > 0 {
+            self.tell_model(openai::append_silence(missing), missing, out);
+        }
+        self.tell_model(openai::append(audio), audio.byte_len(), out);
+    }
+
+    fn fill_gap(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let missing = self.gaps.due(now);
+        if missing > 0 {
+            self.tell_model(openai::append_silence(missing), missing, out);
+        }
+    }
+
+    /// Sends a message with so many bytes of audio to the model, or holds it until the session is confirmed.
+    fn tell_model(&mut self, message: String, bytes: u64, out: &mut Vec<Action>) {
         match &mut self.phase {
-            Phase::Opening(opening) => opening.hold(message, audio.byte_len()),
+            Phase::Opening(opening) => opening.hold(message, bytes),
             Phase::Talking => out.push(Action::ToModel(message)),
             Phase::Over => {}
         }
@@ -197,15 +265,21 @@ impl Call {
 
     fn model(&mut self, now: Millis, event: Event<'_>, out: &mut Vec<Action>) {
         match event {
-            Event::SessionUpdated { mulaw: true } => self.confirmed(now, out),
-            Event::SessionUpdated { mulaw: false } => self.end(now, EndReason::SessionRefused, out),
-            Event::Audio { response_id, part, audio } => {
-                if self.responses.may_play(response_id.as_str()) {
-                    self.agent_audio(now, &part, audio, out);
-                }
+            Event::SessionUpdated { mulaw: true, turns } => {
+                self.turns = turns;
+                self.confirmed(now, out);
             }
-            Event::SpeechStarted => self.interrupt(now, out),
-            Event::Committed(item) => self.transcript.place(item.as_str(), Role::Caller),
+            Event::SessionUpdated { mulaw: false, .. } => self.end(now, EndReason::SessionRefused, out),
+            Event::Audio { response_id, part, audio } => {
+                self.agent_audio(now, response_id.as_str(), &part, audio, out);
+            }
+            Event::AudioDone(_) => self.mark_end(out),
+            Event::SpeechStarted => self.speech_started(now, out),
+            Event::SpeechStopped => self.speech_stopped(now),
+            Event::Committed(item) => {
+                self.transcript.place(item.as_str(), Role::Caller);
+                self.turn_closed(now, out);
+            }
             Event::CallerTranscript(item, text) => {
                 out.extend(self.transcript.caller_said(item.as_str(), text.as_str()).map(Action::Line));
             }
@@ -215,16 +289,18 @@ impl Call {
             }
             Event::ResponseCreated(created) => self.response_created(created, out),
             Event::FunctionCall(call) => self.tool_wanted(call, out),
+            Event::McpCallEnded => self.ask(now, Ask::Turn, out),
+            Event::RateLimits(limits) => self.retry.limits(now, &limits),
             Event::ResponseDone(done) => self.response_done(now, done, out),
             Event::Error(error) => self.error(now, &error, out),
-            Event::ItemAdded(_) | Event::Other => {}
+            Event::Other => {}
         }
     }
 
     /// The end, once.
     fn end(&mut self, now: Millis, reason: EndReason, out: &mut Vec<Action>) {
         for heard in self.playback.clear(now) {
-            self.cut(&heard, out);
+            out.extend(self.transcript.cut(&heard.part.item_id, heard.heard_ms).map(Action::Line));
         }
         self.phase = Phase::Over;
         out.push(Action::End(reason));

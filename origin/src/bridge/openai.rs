@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::playback::Part;
 use super::responses::Ask;
-use super::wire::{Audio, Text};
+use super::wire::{Audio, Text, silence};
 
 /// What OpenAI says.
 #[derive(Debug)]
@@ -18,17 +18,19 @@ pub enum Event<'a> {
     SessionUpdated {
         /// Whether audio is mu-law in both directions.
         mulaw: bool,
+        /// Who answers the caller's turns.
+        turns: Turns,
     },
     /// The caller began to speak.
     SpeechStarted,
+    /// The caller stopped.
+    SpeechStopped,
     /// The caller's turn is closed and has become an item.
     Committed(ItemId<'a>),
     /// What the caller said, from a separate model that may be late.
     CallerTranscript(ItemId<'a>, Text<'a>),
     /// A response has begun.
     ResponseCreated(ResponseCreated),
-    /// The response has a new item.
-    ItemAdded(String),
     /// A piece of the agent's audio.
     Audio {
         /// The response it belongs to.
@@ -38,18 +40,43 @@ pub enum Event<'a> {
         /// mu-law.
         audio: Audio<'a>,
     },
+    /// All audio of an item of this response is generated.
+    AudioDone(Text<'a>),
     /// A piece of what the agent says; it runs ahead of the audio.
     TranscriptDelta(ItemId<'a>, Text<'a>),
     /// All that the agent says in an item.
     TranscriptDone(ItemId<'a>, Text<'a>),
     /// The model wants a tool to run; the arguments are complete.
     FunctionCall(FunctionCall),
+    /// The server has run a tool of an MCP server, or failed to. It does not go on by itself.
+    McpCallEnded,
+    /// How much of the account's limits is left.
+    RateLimits(Vec<RateLimit>),
     /// A response is over, whatever the outcome.
     ResponseDone(ResponseDone),
     /// Something that we sent was refused, or the session is ending.
     Error(ErrorBody),
     /// Anything that the bridge does not act on.
     Other,
+}
+
+/// Who answers the caller's turns and stops the agent when the caller speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turns {
+    /// OpenAI's turn detection does both.
+    #[default]
+    Server,
+    /// It only tells of them.
+    Ours,
+}
+
+/// One of the account's limits.
+#[derive(Debug, Deserialize)]
+pub struct RateLimit {
+    /// What is left of it.
+    pub remaining: f64,
+    /// Until it is whole again, in seconds.
+    pub reset_seconds: f64,
 }
 
 /// The id of an item, still in the message.
@@ -105,7 +132,7 @@ pub struct ResponseDone {
 }
 
 /// Why a response is not completed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub struct StatusDetails {
     /// `turn_detected`, `client_cancelled`, `max_output_tokens`, `content_filter`.
     pub reason: Option<String>,
@@ -116,6 +143,9 @@ pub struct StatusDetails {
 /// A fault in OpenAI's words.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ErrorBody {
+    /// A stable word for a class of faults.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
     /// A stable word.
     pub code: Option<String>,
     /// A sentence. It may quote what was sent, so it does not belong into logs at `info`.
@@ -126,18 +156,21 @@ pub struct ErrorBody {
 }
 
 impl ErrorBody {
+    /// The word by which it is known: its code, or its class where it has none.
+    pub fn word(&self) -> &str {
+        self.code.as_deref().or(self.kind.as_deref()).unwrap_or("unknown")
+    }
+
     /// Whether the session is lost, and every later one would fail alike or must be made anew.
     pub fn is_fatal(&self) -> bool {
         matches!(
-            self.code.as_deref(),
-            Some(
-                "session_expired"
-                    | "beta_api_shape_disabled"
-                    | "insufficient_quota"
-                    | "invalid_api_key"
-                    | "account_deactivated"
-                    | "billing_hard_limit_reached"
-            )
+            self.word(),
+            "session_expired"
+                | "beta_api_shape_disabled"
+                | "insufficient_quota"
+                | "invalid_api_key"
+                | "account_deactivated"
+                | "billing_hard_limit_reached"
         )
     }
 }
@@ -164,6 +197,8 @@ struct Frame<'a> {
     item: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    rate_limits: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -172,11 +207,6 @@ struct Item {
     #[serde(rename = "type")]
     kind: String,
     status: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Identified {
-    id: String,
 }
 
 #[derive(Deserialize)]
@@ -193,6 +223,24 @@ struct SessionAudio {
 #[derive(Deserialize)]
 struct SessionDirection {
     format: Format,
+    turn_detection: Option<TurnSwitches>,
+}
+
+#[derive(Deserialize)]
+struct TurnSwitches {
+    create_response: Option<bool>,
+    interrupt_response: Option<bool>,
+}
+
+impl SessionDirection {
+    fn turns(&self) -> Turns {
+        match &self.turn_detection {
+            Some(switches) if [switches.create_response, switches.interrupt_response].contains(&Some(false)) => {
+                Turns::Ours
+            }
+            _ => Turns::Server,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -205,9 +253,8 @@ impl<'a> Event<'a> {
     /// Reads one text message.
     pub fn parse(message: &'a str) -> Result<Self, serde_json::Error> {
         let frame: Frame<'a> = serde_json::from_str(message)?;
-        let Frame { kind, response_id, item_id, content_index, delta, transcript, session, response, item, error } =
-            frame;
-        let event = match kind.as_str() {
+        let Frame { response_id, item_id, content_index, delta, transcript, .. } = frame;
+        let event = match frame.kind.as_str() {
             "response.output_audio.delta" => match (response_id, item_id, delta.and_then(Text::borrowed)) {
                 (Some(response_id), Some(item), Some(delta)) => Audio::new(delta).map(|audio| {
                     let part = Part { item_id: item.as_str().to_owned(), content_index: content_index.unwrap_or(0) };
@@ -216,17 +263,18 @@ impl<'a> Event<'a> {
                 _ => None,
             },
             "session.updated" => {
-                let session: SessionBody = read(session)?;
-                let mulaw = [session.audio.input, session.audio.output].iter().all(|d| d.format.kind == "audio/pcmu");
-                Some(Self::SessionUpdated { mulaw })
+                let SessionAudio { input, output } = read::<SessionBody>(frame.session)?.audio;
+                let mulaw = [&input, &output].iter().all(|direction| direction.format.kind == "audio/pcmu");
+                Some(Self::SessionUpdated { mulaw, turns: input.turns() })
             }
             "input_audio_buffer.speech_started" => Some(Self::SpeechStarted),
+            "input_audio_buffer.speech_stopped" => Some(Self::SpeechStopped),
             "input_audio_buffer.committed" => item_id.map(Self::Committed),
             "conversation.item.input_audio_transcription.completed" => {
                 item_id.zip(transcript).map(|(item, text)| Self::CallerTranscript(item, text))
             }
-            "response.created" => Some(Self::ResponseCreated(read(response)?)),
-            "response.output_item.added" => Some(Self::ItemAdded(read::<Identified>(item)?.id)),
+            "response.created" => Some(Self::ResponseCreated(read(frame.response)?)),
+            "response.output_audio.done" => response_id.map(Self::AudioDone),
             "response.output_audio_transcript.delta" => {
                 item_id.zip(delta).map(|(item, text)| Self::TranscriptDelta(item, text))
             }
@@ -234,16 +282,18 @@ impl<'a> Event<'a> {
                 item_id.zip(transcript).map(|(item, text)| Self::TranscriptDone(item, text))
             }
             "response.output_item.done" => {
-                let head: Item = read(item)?;
+                let head: Item = read(frame.item)?;
                 // A cancelled response also closes its items, with arguments that may be cut.
                 if head.kind == "function_call" && head.status.as_deref() == Some("completed") {
-                    Some(Self::FunctionCall(FunctionCall { item_id: head.id, ..read(item)? }))
+                    Some(Self::FunctionCall(FunctionCall { item_id: head.id, ..read(frame.item)? }))
                 } else {
                     None
                 }
             }
-            "response.done" => Some(Self::ResponseDone(read(response)?)),
-            "error" => Some(Self::Error(read(error)?)),
+            "response.mcp_call.completed" | "response.mcp_call.failed" => Some(Self::McpCallEnded),
+            "rate_limits.updated" => Some(Self::RateLimits(read(frame.rate_limits)?)),
+            "response.done" => Some(Self::ResponseDone(read(frame.response)?)),
+            "error" => Some(Self::Error(read(frame.error)?)),
             _ => None,
         };
         Ok(event.unwrap_or(Self::Other))
@@ -259,13 +309,17 @@ pub fn append(audio: Audio<'_>) -> String {
     format!(r#"{{"type":"input_audio_buffer.append","audio":"{}"}}"#, audio.as_str())
 }
 
+/// Passes silence on in place of the caller's audio.
+pub fn append_silence(bytes: u64) -> String {
+    format!(r#"{{"type":"input_audio_buffer.append","audio":"{}"}}"#, silence(bytes))
+}
+
 /// Lets the model speak. The event's id comes back with the response as its tag.
 pub fn create_response(event_id: &str, ask: &Ask) -> String {
     let mut response = json!({ "metadata": { "tandem": event_id } });
     if let Ask::Say(words) = ask {
         // These replace the session's instructions for this one response.
-        let say =
-            format!("Say exactly these words to the caller and nothing else, in a voice as in the whole call: {words}");
+        let say = format!("Say exactly these words to the caller, and nothing before or after them: {words}");
         response["instructions"] = json!(say);
         response["tool_choice"] = json!("none");
     }
@@ -284,6 +338,36 @@ pub fn truncate(part: &Part, heard_ms: u64) -> String {
         "item_id": part.item_id,
         "content_index": part.content_index,
         "audio_end_ms": heard_ms,
+    })
+    .to_string()
+}
+
+/// Makes the model forget an item.
+pub fn delete(item_id: &str) -> String {
+    json!({ "type": "conversation.item.delete", "item_id": item_id }).to_string()
+}
+
+/// Whose words a text item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voice {
+    /// The caller's.
+    User,
+    /// The agent's.
+    Assistant,
+    /// Ours, to steer the model.
+    System,
+}
+
+/// Adds words to the conversation as text.
+pub fn text_item(voice: Voice, text: &str) -> String {
+    let (role, kind) = match voice {
+        Voice::User => ("user", "input_text"),
+        Voice::Assistant => ("assistant", "output_text"),
+        Voice::System => ("system", "input_text"),
+    };
+    json!({
+        "type": "conversation.item.create",
+        "item": { "type": "message", "role": role, "content": [{ "type": kind, "text": text }] },
     })
     .to_string()
 }
@@ -316,9 +400,12 @@ mod tests {
             )
         };
         let both = updated(r#"{"type":"audio/pcmu"}"#);
-        assert!(matches!(Event::parse(&both), Ok(Event::SessionUpdated { mulaw: true })));
+        assert!(matches!(Event::parse(&both), Ok(Event::SessionUpdated { mulaw: true, turns: Turns::Server })));
+        let silent = r#""input":{"turn_detection":{"type":"semantic_vad","create_response":false},"#;
+        let ours = both.replace(r#""input":{"#, silent);
+        assert!(matches!(Event::parse(&ours), Ok(Event::SessionUpdated { mulaw: true, turns: Turns::Ours })));
         let one = updated(r#"{"type":"audio/pcm","rate":24000}"#);
-        assert!(matches!(Event::parse(&one), Ok(Event::SessionUpdated { mulaw: false })));
+        assert!(matches!(Event::parse(&one), Ok(Event::SessionUpdated { mulaw: false, .. })));
     }
 
     #[test]

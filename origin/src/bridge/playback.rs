@@ -1,7 +1,8 @@
 //! How much of the agent's audio the caller has heard.
 //!
-//! Twilio buffers what it is sent and plays it at 8 kHz, so "sent" says nothing about "heard". A mark after every piece
-//! comes back when the piece has been played. Between two marks the clock fills in, bounded by what was sent.
+//! Twilio buffers what it is sent and plays it at 8 kHz, so "sent" says nothing about "heard". A mark after every 100 ms
+//! or more, and at the end of every item, comes back when the audio before it has been played. Between two marks the
+//! clock fills in, bounded by what was sent.
 //!
 //! All audio since the last `clear` lies on one line of bytes; each item owns stretches of it. After `clear` Twilio
 //! returns every pending mark as if played: marks carry a generation, and those of an older one count for nothing.
@@ -9,6 +10,9 @@
 use std::collections::VecDeque;
 
 use super::wire::BYTES_PER_MS;
+
+/// So much audio lies between two marks at least: more of them tell nothing new, and each is a message both ways.
+const MARK_EVERY_BYTES: u64 = 100 * BYTES_PER_MS;
 
 /// Milliseconds since the stream began, on the pump's clock.
 pub type Millis = u64;
@@ -57,8 +61,8 @@ pub struct Playback {
 }
 
 impl Playback {
-    /// Notes audio that is being sent now; returns the name of the mark to send after it.
-    pub fn sent(&mut self, now: Millis, part: &Part, bytes: u64) -> String {
+    /// Notes audio that is being sent now; returns the name of the mark to send after it, if one is due.
+    pub fn sent(&mut self, now: Millis, part: &Part, bytes: u64) -> Option<String> {
         if self.is_idle() {
             self.confirmed_at = now;
         }
@@ -68,15 +72,44 @@ impl Playback {
         match self.stretches.back_mut() {
             Some(last) if last.part == *part => last.end = end,
             _ => {
-                let offset =
-                    self.stretches.iter().filter(|s| s.part == *part).map(|s| s.offset + s.end - s.start).max();
-                self.stretches.push_back(Stretch { part: part.clone(), offset: offset.unwrap_or(0), start, end });
+                let offset = self.sent_of(part);
+                self.stretches.push_back(Stretch { part: part.clone(), offset, start, end });
             }
+        }
+        if self.sent - self.marked() >= MARK_EVERY_BYTES { self.mark() } else { None }
+    }
+
+    /// Ends what was sent so far; returns the name of the mark to send, unless the last one covers it all.
+    pub fn mark(&mut self) -> Option<String> {
+        if self.sent == self.marked() {
+            return None;
         }
         let mark = self.next_mark;
         self.next_mark += 1;
-        self.marks.push_back((mark, end));
-        format!("g{}.{mark}", self.generation)
+        self.marks.push_back((mark, self.sent));
+        Some(format!("g{}.{mark}", self.generation))
+    }
+
+    /// Up to where marks vouch, or will.
+    fn marked(&self) -> u64 {
+        self.marks.back().map_or(self.confirmed, |(_, position)| *position)
+    }
+
+    /// Bytes of a part that were sent since the last `clear`, as far as it is remembered: the last part always is.
+    fn sent_of(&self, part: &Part) -> u64 {
+        let stretches = self.stretches.iter().filter(|stretch| stretch.part == *part);
+        stretches.map(|stretch| stretch.offset + stretch.end - stretch.start).max().unwrap_or(0)
+    }
+
+    /// What of the part that was sent last, if it is this one, the caller has heard or will hear, in milliseconds.
+    pub fn last_sent_ms(&self, part: &Part) -> Option<u64> {
+        let last = self.stretches.back().filter(|stretch| stretch.part == *part)?;
+        Some((last.offset + last.end - last.start) / BYTES_PER_MS)
+    }
+
+    /// How long it takes at least until all that was sent has been played.
+    pub fn remaining_ms(&self, now: Millis) -> Millis {
+        ((self.sent - self.confirmed) / BYTES_PER_MS).saturating_sub(now.saturating_sub(self.confirmed_at))
     }
 
     /// Takes a mark that came back; returns the parts of which everything sent so far has now been heard.
@@ -115,15 +148,24 @@ impl Playback {
     pub fn unfinished(&self, now: Millis) -> Vec<Heard> {
         let elapsed = now.saturating_sub(self.confirmed_at) * BYTES_PER_MS;
         let position = self.sent.min(self.confirmed + elapsed);
-        self.stretches
-            .iter()
-            .filter(|stretch| stretch.end > self.confirmed)
-            .map(|stretch| Heard {
-                part: stretch.part.clone(),
-                heard_ms: (stretch.offset + position.clamp(stretch.start, stretch.end) - stretch.start) / BYTES_PER_MS,
-                sent_ms: (stretch.offset + stretch.end - stretch.start) / BYTES_PER_MS,
-            })
-            .collect()
+        let mut parts: Vec<Heard> = Vec::new();
+        for stretch in self.stretches.iter().filter(|stretch| stretch.end > self.confirmed) {
+            let heard = position.clamp(stretch.start, stretch.end) - stretch.start;
+            let sent_ms = (stretch.offset + stretch.end - stretch.start) / BYTES_PER_MS;
+            match parts.iter_mut().find(|part| part.part == stretch.part) {
+                None => {
+                    let heard_ms = (stretch.offset + heard) / BYTES_PER_MS;
+                    parts.push(Heard { part: stretch.part.clone(), heard_ms, sent_ms });
+                }
+                // It goes on after another part.
+                Some(part) => {
+                    part.heard_ms =
+                        part.heard_ms.max(if heard > 0 { (stretch.offset + heard) / BYTES_PER_MS } else { 0 });
+                    part.sent_ms = sent_ms;
+                }
+            }
+        }
+        parts
     }
 
     /// Starts a new generation, after `clear`; returns what [`Self::unfinished`] said before.
@@ -145,6 +187,11 @@ mod tests {
 
     use super::*;
 
+    /// Audio of which the end is marked.
+    fn sent(playback: &mut Playback, now: Millis, item: &str, bytes: u64) -> String {
+        playback.sent(now, &part(item), bytes).or_else(|| playback.mark()).unwrap()
+    }
+
     fn part(item: &str) -> Part {
         Part { item_id: item.into(), content_index: 0 }
     }
@@ -156,8 +203,8 @@ mod tests {
     #[test]
     fn the_clock_fills_in_between_marks() {
         let mut playback = Playback::default();
-        let first = playback.sent(1000, &part("a"), 1600);
-        playback.sent(1001, &part("a"), 1600);
+        let first = sent(&mut playback, 1000, "a", 1600);
+        sent(&mut playback, 1001, "a", 1600);
         assert_eq!(playback.unfinished(1050), [heard("a", 50, 400)]);
         assert_eq!(playback.mark_returned(1230, &first), []);
         assert_eq!(playback.unfinished(1250), [heard("a", 220, 400)]);
@@ -165,22 +212,47 @@ mod tests {
     }
 
     #[test]
+    fn marks_are_not_closer_than_100_ms_but_every_end_has_one() {
+        let mut playback = Playback::default();
+        assert_eq!(playback.sent(0, &part("a"), 799), None);
+        assert!(playback.sent(0, &part("a"), 1).is_some());
+        assert_eq!(playback.mark(), None);
+        assert_eq!(playback.sent(0, &part("a"), 160), None);
+        let end = playback.mark().unwrap();
+        assert_eq!(playback.remaining_ms(20), 100);
+        assert_eq!(playback.mark_returned(130, &end), [heard("a", 120, 120)]);
+        assert!(playback.is_idle());
+        assert_eq!(playback.last_sent_ms(&part("a")), Some(120));
+        assert_eq!(playback.last_sent_ms(&part("b")), None);
+    }
+
+    #[test]
     fn several_items_share_one_buffer() {
         let mut playback = Playback::default();
-        let a = playback.sent(0, &part("a"), 800);
-        playback.sent(0, &part("b"), 800);
-        playback.sent(0, &part("c"), 800);
+        let a = sent(&mut playback, 0, "a", 800);
+        sent(&mut playback, 0, "b", 800);
+        sent(&mut playback, 0, "c", 800);
         assert_eq!(playback.mark_returned(110, &a), [heard("a", 100, 100)]);
         assert_eq!(playback.clear(150), [heard("b", 40, 100), heard("c", 0, 100)]);
         assert!(playback.is_idle());
     }
 
     #[test]
+    fn a_part_in_two_stretches_is_one() {
+        let mut playback = Playback::default();
+        for item in ["a", "b", "a"] {
+            sent(&mut playback, 0, item, 800);
+        }
+        assert_eq!(playback.unfinished(50), [heard("a", 50, 200), heard("b", 0, 100)]);
+        assert_eq!(playback.unfinished(250), [heard("a", 150, 200), heard("b", 100, 100)]);
+    }
+
+    #[test]
     fn marks_that_a_clear_returned_count_for_nothing() {
         let mut playback = Playback::default();
-        let old = playback.sent(0, &part("a"), 8000);
+        let old = sent(&mut playback, 0, "a", 8000);
         playback.clear(10);
-        let new = playback.sent(20, &part("b"), 8000);
+        let new = sent(&mut playback, 20, "b", 8000);
         assert_eq!(playback.mark_returned(30, &old), []);
         assert_eq!(playback.unfinished(30), [heard("b", 10, 1000)]);
         assert_eq!(playback.mark_returned(1020, &new), [heard("b", 1000, 1000)]);
@@ -190,10 +262,10 @@ mod tests {
     #[test]
     fn an_item_that_goes_on_after_the_buffer_ran_dry() {
         let mut playback = Playback::default();
-        let first = playback.sent(0, &part("a"), 800);
+        let first = sent(&mut playback, 0, "a", 800);
         assert_eq!(playback.mark_returned(100, &first), [heard("a", 100, 100)]);
         assert!(playback.is_idle());
-        playback.sent(5000, &part("a"), 800);
+        sent(&mut playback, 5000, "a", 800);
         assert_eq!(playback.unfinished(5030), [heard("a", 130, 200)]);
     }
 
@@ -206,7 +278,7 @@ mod tests {
             for (what, item, bytes, wait) in steps {
                 now += wait;
                 match what {
-                    0 | 1 => names.push_back(playback.sent(now, &part(["a", "b", "c"][item]), bytes)),
+                    0 | 1 => names.extend(playback.sent(now, &part(["a", "b", "c"][item]), bytes)),
                     2 => {
                         if let Some(name) = names.pop_front() {
                             playback.mark_returned(now, &name);

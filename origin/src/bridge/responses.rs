@@ -66,13 +66,18 @@ pub struct Responses {
 impl Responses {
     /// Wants a response; returns the request, if one may be sent now.
     pub fn want(&mut self, now: Millis, ask: Ask) -> Option<String> {
+        self.wait(ask);
+        self.next(now)
+    }
+
+    /// Wants a response after all others, with the next [`Self::next`].
+    pub fn wait(&mut self, ask: Ask) {
         if !self.waiting.contains(&ask) {
             self.waiting.push_back(ask);
         }
         if self.waiting.len() > WAITING_LIMIT {
             self.waiting.pop_front();
         }
-        self.next(now)
     }
 
     /// A response has begun: ours if it has the tag of our request, else one that the server made for the caller's turn.
@@ -159,6 +164,12 @@ impl Responses {
     /// Whether audio of this response may be played.
     pub fn may_play(&self, id: &str) -> bool {
         self.active.as_ref().is_some_and(|active| active.id == id && active.fate == Fate::Wanted)
+    }
+
+    /// Whether a response runs, or is asked for, that the caller is to hear.
+    pub fn is_heard(&self) -> bool {
+        let active = self.active.as_ref().map(|active| active.fate);
+        active.into_iter().chain(self.asked.as_ref().map(|asked| asked.fate)).any(|fate| fate == Fate::Wanted)
     }
 
     /// Whether no response runs, and none is asked for or wanted.

@@ -6,55 +6,135 @@
 use serde_json::{Value, json};
 
 use super::call::SESSION_EVENT_ID;
+use super::openai::{self, Turns, Voice};
+use super::responses::Ask;
 use super::transcript::Role;
 use crate::store::agents::Agent;
-use crate::store::agents::realtime::{Eagerness, NoiseReduction, RealtimeSettings, TurnDetection};
+use crate::store::agents::realtime::call::{FirstMessage, OpeningRole};
+use crate::store::agents::realtime::{
+    CallRules, Eagerness, McpServer, NoiseReduction, RealtimeSettings, Transcription, TurnDetection, is_custom_voice,
+    is_reasoning_model,
+};
 use crate::store::tools::Tool;
 
-/// The `session.update` for an agent. OpenAI refuses the whole update for one field that it does not know.
-pub fn update(agent: &Agent, settings: &RealtimeSettings, tools: &[Tool]) -> String {
-    let tools: Vec<Value> = tools
-        .iter()
-        .map(|tool| {
-            json!({
-                "type": "function",
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": tool.parameters,
-            })
+/// The id of the event that gives the turns to OpenAI after the first message.
+const PROTECTION_EVENT_ID: &str = "protection";
+
+/// Who stops the agent when the caller speaks, and answers the caller: OpenAI, unless the agent's rules want what it
+/// cannot do.
+fn turns(settings: &RealtimeSettings) -> Turns {
+    if settings.call.interrupt_after_words.is_some_and(|words| words > 0) { Turns::Ours } else { Turns::Server }
+}
+
+/// What the agent says first in a new call.
+pub fn first_ask(agent: &Agent, rules: &CallRules) -> Option<Ask> {
+    match rules.first_message {
+        Some(FirstMessage::Caller) => None,
+        Some(FirstMessage::Generated) => Some(Ask::Turn),
+        Some(FirstMessage::Greeting) | None => agent.greeting.clone().map(Ask::Say),
+    }
+}
+
+/// The `session.update` that ends the protection of the first message; `None`: it can be interrupted, or there is none.
+pub fn protection(settings: &RealtimeSettings, first: Option<&Ask>) -> Option<String> {
+    let is_protected = first.is_some() && settings.call.first_message_interruptible == Some(false);
+    is_protected.then(|| {
+        let turn_detection = turn_detection(&settings.turn_detection, turns(settings));
+        json!({
+            "type": "session.update",
+            "event_id": PROTECTION_EVENT_ID,
+            "session": { "type": "realtime", "audio": { "input": { "turn_detection": turn_detection } } },
         })
-        .collect();
-    json!({
-        "type": "session.update",
-        "event_id": SESSION_EVENT_ID,
-        "session": {
-            "type": "realtime",
-            "output_modalities": ["audio"],
-            "instructions": agent.instructions,
-            "audio": {
-                "input": {
-                    "format": { "type": "audio/pcmu" },
-                    "noise_reduction": settings.noise_reduction.map(noise_reduction),
-                    "transcription": settings.transcription.as_ref().map(|transcription| {
-                        let mut value = json!({ "model": transcription.model });
-                        if let Some(language) = &transcription.language {
-                            value["language"] = json!(language);
-                        }
-                        value
-                    }),
-                    "turn_detection": turn_detection(&settings.turn_detection),
-                },
-                "output": {
-                    "format": { "type": "audio/pcmu" },
-                    "voice": settings.voice,
-                    "speed": settings.speed,
-                },
-            },
-            "tools": tools,
-            "tool_choice": "auto",
-        },
+        .to_string()
     })
-    .to_string()
+}
+
+/// The conversation that a call begins with.
+pub fn opening(rules: &CallRules) -> impl Iterator<Item = String> {
+    rules.opening.iter().filter(|item| !item.text.is_empty()).map(|item| {
+        let voice = match item.role {
+            OpeningRole::Caller => Voice::User,
+            OpeningRole::Assistant => Voice::Assistant,
+        };
+        openai::text_item(voice, &item.text)
+    })
+}
+
+/// The `session.update` that opens a call. OpenAI refuses the whole update for one field that it does not know, or that
+/// `model` does not.
+pub fn update(agent: &Agent, settings: &RealtimeSettings, tools: &[Tool], model: &str, first: Option<&Ask>) -> String {
+    let functions = tools.iter().map(|tool| {
+        json!({
+            "type": "function",
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters,
+        })
+    });
+    let tools: Vec<Value> = functions.chain(settings.mcp_servers.iter().map(mcp_server)).collect();
+    let turns = if protection(settings, first).is_some() { Turns::Ours } else { turns(settings) };
+    let voice = if is_custom_voice(&settings.voice) { json!({ "id": settings.voice }) } else { json!(settings.voice) };
+    let mut session = json!({
+        "type": "realtime",
+        "output_modalities": ["audio"],
+        "instructions": agent.instructions,
+        "audio": {
+            "input": {
+                "format": { "type": "audio/pcmu" },
+                "noise_reduction": settings.noise_reduction.map(noise_reduction),
+                "transcription": settings.transcription.as_ref().map(transcription),
+                "turn_detection": turn_detection(&settings.turn_detection, turns),
+            },
+            "output": {
+                "format": { "type": "audio/pcmu" },
+                "voice": voice,
+                "speed": settings.speed,
+            },
+        },
+        "tools": tools,
+        "tool_choice": "auto",
+    });
+    if let Some(effort) = settings.call.reasoning_effort.filter(|_| is_reasoning_model(model)) {
+        session["reasoning"] = json!({ "effort": effort });
+    }
+    json!({ "type": "session.update", "event_id": SESSION_EVENT_ID, "session": session }).to_string()
+}
+
+fn mcp_server(server: &McpServer) -> Value {
+    let mut tool = json!({
+        "type": "mcp",
+        "server_label": server.label,
+        "server_url": server.url,
+        // Nobody is there to ask while a caller waits.
+        "require_approval": "never",
+    });
+    if let Some(description) = &server.description {
+        tool["server_description"] = json!(description);
+    }
+    if let Some(authorization) = &server.authorization {
+        tool["authorization"] = json!(authorization);
+    }
+    if !server.headers.is_empty() {
+        tool["headers"] = json!(server.headers);
+    }
+    if !server.allowed_tools.is_empty() {
+        tool["allowed_tools"] = json!(server.allowed_tools);
+    }
+    tool
+}
+
+fn transcription(transcription: &Transcription) -> Value {
+    let mut value = json!({ "model": transcription.model });
+    if let Some(language) = &transcription.language {
+        value["language"] = json!(language);
+    }
+    if !transcription.keywords.is_empty() {
+        value["keywords"] = json!(transcription.keywords);
+    }
+    if let Some(prompt) = &transcription.prompt {
+        value["prompt"] = json!(prompt);
+    }
+    value
 }
 
 fn noise_reduction(kind: NoiseReduction) -> Value {
@@ -65,16 +145,18 @@ fn noise_reduction(kind: NoiseReduction) -> Value {
     json!({ "type": kind })
 }
 
-fn turn_detection(detection: &TurnDetection) -> Value {
+fn turn_detection(detection: &TurnDetection, turns: Turns) -> Value {
+    let by_server = turns == Turns::Server;
     match detection {
         TurnDetection::ServerVad { threshold, prefix_padding_ms, silence_duration_ms, idle_timeout_ms } => json!({
             "type": "server_vad",
             "threshold": threshold,
             "prefix_padding_ms": prefix_padding_ms,
             "silence_duration_ms": silence_duration_ms,
-            "idle_timeout_ms": idle_timeout_ms,
-            "create_response": true,
-            "interrupt_response": true,
+            // It makes a response of its own, which nobody but the server may then make.
+            "idle_timeout_ms": idle_timeout_ms.filter(|_| by_server),
+            "create_response": by_server,
+            "interrupt_response": by_server,
         }),
         TurnDetection::SemanticVad { eagerness } => json!({
             "type": "semantic_vad",
@@ -84,33 +166,26 @@ fn turn_detection(detection: &TurnDetection) -> Value {
                 Eagerness::High => "high",
                 Eagerness::Auto => "auto",
             },
-            "create_response": true,
-            "interrupt_response": true,
+            "create_response": by_server,
+            "interrupt_response": by_server,
         }),
     }
 }
 
 /// The events that give a new session the conversation so far. OpenAI has no resume: what is lost is the sound.
 pub fn replay<'a>(lines: impl IntoIterator<Item = (Role, &'a str)>) -> Vec<String> {
-    let item = |role: &str, kind: &str, text: &str| {
-        json!({
-            "type": "conversation.item.create",
-            "item": { "type": "message", "role": role, "content": [{ "type": kind, "text": text }] },
-        })
-        .to_string()
-    };
     let mut events: Vec<String> = lines
         .into_iter()
         .filter(|(_, text)| !text.is_empty())
         .map(|(role, text)| match role {
-            Role::Caller => item("user", "input_text", text),
-            Role::Assistant => item("assistant", "output_text", text),
+            Role::Caller => openai::text_item(Voice::User, text),
+            Role::Assistant => openai::text_item(Voice::Assistant, text),
         })
         .collect();
     if !events.is_empty() {
         let steer = "The phone line was interrupted for a moment and is back. Go on with the conversation where it \
                      was; do not greet the caller again.";
-        events.push(item("system", "input_text", steer));
+        events.push(openai::text_item(Voice::System, steer));
     }
     events
 }
@@ -119,29 +194,102 @@ pub fn replay<'a>(lines: impl IntoIterator<Item = (Role, &'a str)>) -> Vec<Strin
 mod tests {
     use super::*;
 
-    #[test]
-    fn formats_and_turn_detection_are_always_said() {
+    fn agent(settings: &Value) -> (Agent, RealtimeSettings) {
         let agent = Agent {
             id: shared::AgentId(uuid::Uuid::nil()),
             project_id: shared::ProjectId(uuid::Uuid::nil()),
             name: "Ana".into(),
             instructions: "Be kind.".into(),
-            greeting: None,
+            greeting: Some("Hello.".into()),
             realtime: None,
             vapi_assistant_id: None,
             fallback_number: None,
             system_type: shared::SystemType::OpenaiRealtime,
             switched_at: None,
         };
-        let settings: RealtimeSettings = serde_json::from_value(json!({ "voice": "marin" })).unwrap();
-        let update: Value = serde_json::from_str(&update(&agent, &settings, &[])).unwrap();
-        let audio = &update["session"]["audio"];
+        let settings: RealtimeSettings = serde_json::from_value(settings.clone()).unwrap();
+        assert_eq!(settings.faults(), [""; 0]);
+        (agent, settings)
+    }
+
+    fn updated(settings: &Value, model: &str) -> Value {
+        let (agent, settings) = agent(settings);
+        let first = first_ask(&agent, &settings.call);
+        let update: Value = serde_json::from_str(&update(&agent, &settings, &[], model, first.as_ref())).unwrap();
+        update["session"].clone()
+    }
+
+    #[test]
+    fn formats_and_turn_detection_are_always_said() {
+        let session = updated(&json!({ "voice": "marin" }), "gpt-realtime-2.1");
+        let audio = &session["audio"];
         assert_eq!(audio["input"]["format"], json!({ "type": "audio/pcmu" }));
         assert_eq!(audio["output"]["format"], json!({ "type": "audio/pcmu" }));
         assert_eq!(audio["input"]["turn_detection"]["silence_duration_ms"], 500);
         assert_eq!(audio["input"]["turn_detection"]["interrupt_response"], true);
         assert_eq!(audio["input"]["transcription"], Value::Null);
-        assert_eq!(update["session"]["instructions"], "Be kind.");
+        assert_eq!(session["instructions"], "Be kind.");
+        assert_eq!(session.get("reasoning"), None);
+    }
+
+    #[test]
+    fn settings_go_where_the_model_takes_them() {
+        let settings = json!({
+            "voice": "voice_1", "mcpServers": [{"label": "calendar", "url": "https://mcp.test", "authorization": "t"}],
+            "transcription": {"model": "gpt-transcribe", "keywords": ["Invisalign"], "prompt": "A dentist."},
+            "call": {"reasoningEffort": "minimal"},
+        });
+        let session = updated(&settings, "gpt-realtime-2.1");
+        assert_eq!(session["audio"]["output"]["voice"], json!({"id": "voice_1"}));
+        assert_eq!(session["reasoning"], json!({"effort": "minimal"}));
+        assert_eq!(
+            session["tools"],
+            json!([{"type": "mcp", "server_label": "calendar", "server_url": "https://mcp.test", "authorization": "t",
+                    "require_approval": "never"}])
+        );
+        assert_eq!(session["audio"]["input"]["transcription"]["keywords"], json!(["Invisalign"]));
+        assert_eq!(updated(&settings, "gpt-realtime-1.5").get("reasoning"), None);
+    }
+
+    #[test]
+    fn who_speaks_first_is_the_rules_to_say() {
+        let first = |call: Value| {
+            let (agent, settings) = agent(&json!({ "voice": "marin", "call": call }));
+            let first = first_ask(&agent, &settings.call);
+            let protection = protection(&settings, first.as_ref());
+            (first, protection.is_some())
+        };
+        assert_eq!(first(json!({})), (Some(Ask::Say("Hello.".into())), false));
+        assert_eq!(first(json!({"firstMessage": "generated"})), (Some(Ask::Turn), false));
+        assert_eq!(first(json!({"firstMessage": "caller", "firstMessageInterruptible": false})), (None, false));
+        assert_eq!(first(json!({"firstMessageInterruptible": false})), (Some(Ask::Say("Hello.".into())), true));
+    }
+
+    #[test]
+    fn openai_stops_and_answers_unless_the_rules_want_more() {
+        let switches = |settings: Value| {
+            let detection = updated(&settings, "gpt-realtime-2.1")["audio"]["input"]["turn_detection"].clone();
+            (detection["create_response"].clone(), detection["interrupt_response"].clone())
+        };
+        let both = |value: bool| (json!(value), json!(value));
+        assert_eq!(switches(json!({"voice": "ash"})), both(true));
+        assert_eq!(switches(json!({"voice": "ash", "call": {"interruptAfterWords": 2}})), both(false));
+        let protected = json!({"voice": "ash", "call": {"firstMessageInterruptible": false}});
+        assert_eq!(switches(protected.clone()), both(false));
+        let (agent, settings) = agent(&protected);
+        let lift = protection(&settings, first_ask(&agent, &settings.call).as_ref()).unwrap();
+        let lift: Value = serde_json::from_str(&lift).unwrap();
+        assert_eq!(lift["session"]["audio"]["input"]["turn_detection"]["create_response"], true);
+    }
+
+    #[test]
+    fn a_call_can_begin_with_a_conversation() {
+        let rules: CallRules = serde_json::from_value(json!({"opening": [
+            {"role": "caller", "text": "I rang before."}, {"role": "assistant", "text": "Yes."}]}))
+        .unwrap();
+        let items: Vec<Value> = opening(&rules).map(|item| serde_json::from_str(&item).unwrap()).collect();
+        let said_by: Vec<_> = items.iter().map(|item| item["item"]["role"].as_str().unwrap()).collect();
+        assert_eq!(said_by, ["user", "assistant"]);
     }
 
     #[test]

@@ -178,23 +178,30 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
 
     let settings = agent.realtime.as_ref().ok_or(Refused::NotConfigured)?;
     let callable: Vec<_> = tools.into_iter().filter(|tool| matches!(tool.target, ToolTarget::Http { .. })).collect();
-    let replay = session::replay(past.iter().filter_map(|item| match item.role {
+    let lines = past.iter().filter_map(|item| match item.role {
         Speaker::Caller => Some((Role::Caller, item.text.as_str())),
         Speaker::Assistant => Some((Role::Assistant, item.text.as_str())),
         Speaker::Tool => None,
-    }));
+    });
+    let replay = session::opening(&settings.call).chain(session::replay(lines)).collect();
+    let model = settings.model.clone().unwrap_or_else(|| openai.model.clone());
+    let first_ask = match past.last() {
+        None => session::first_ask(&agent, &settings.call),
+        // The caller spoke last, or the agent did not finish.
+        Some(last) => (last.role == Speaker::Caller || last.interrupted).then_some(Ask::Turn),
+    };
+    // Only what is said first can be protected, and that has been said.
+    let protected = first_ask.as_ref().filter(|_| past.is_empty());
     let setup = Setup {
         stream_sid,
-        session_update: session::update(&agent, settings, &callable),
+        session_update: session::update(&agent, settings, &callable, &model, protected),
         replay,
-        first_ask: match past.last() {
-            None => agent.greeting.clone().map(Ask::Say),
-            // The caller spoke last, or the agent did not finish.
-            Some(last) => (last.role == Speaker::Caller || last.interrupted).then_some(Ask::Turn),
-        },
+        protection: session::protection(settings, protected),
+        first_ask,
+        interrupt_after_words: settings.call.interrupt_after_words.unwrap_or(0),
+        keypad: settings.call.keypad.clone(),
         next_position: past.last().map_or(0, |item| u32::try_from(item.position).unwrap_or(0) + 1),
     };
-    let model = settings.model.clone().unwrap_or_else(|| openai.model.clone());
     let effects = CallEffects {
         app: Arc::clone(app),
         agent,

@@ -1,12 +1,21 @@
 //! The conversation as text, in the order in which it was spoken.
 //!
 //! The caller's words come from a separate model and may arrive after the agent's answer to them; an agent's words run
-//! ahead of its audio. An item takes its place when it is first heard of, and its text when that is known. What the
-//! caller did not hear of an agent's item is cut off by proportion: text and audio are not aligned.
+//! ahead of its audio. An item takes its place when it is first heard of, and its text when that is known.
+//!
+//! Text and audio are not aligned. What the caller heard of an item that was cut off is reckoned: of one that is whole,
+//! by the share of its audio; of one that was still being generated, by the pace at which the agent speaks, since more
+//! of its words are there than of its audio. The reckoning is made anew when more is known.
 
 use std::collections::HashMap;
 
 use super::playback::Heard;
+
+/// How fast an agent speaks of which no whole item is known yet, in characters a second: the usual pace of OpenAI's
+/// voices in languages written with letters.
+const USUAL_PACE: u64 = 15;
+/// So much audio tells the pace, in milliseconds.
+const PACE_KNOWN_MS: u64 = 1_000;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,99 +43,173 @@ pub struct Line {
     pub interrupted: bool,
 }
 
+/// How far an item's text has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Text {
+    Growing,
+    Whole,
+}
+
+#[derive(Debug)]
+struct Entry {
+    line: Line,
+    /// All that the agent said, heard or not.
+    said: String,
+    text: Text,
+    /// Audio of it that was generated, played or not.
+    generated_ms: u64,
+}
+
 /// All items of a stream.
 #[derive(Debug)]
 pub struct Transcript {
     next_position: u32,
-    lines: HashMap<String, Line>,
+    entries: HashMap<String, Entry>,
+    pace: Pace,
+}
+
+/// How fast the agent speaks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    characters: u64,
+    ms: u64,
+}
+
+impl Pace {
+    fn characters_in(self, ms: u64) -> u64 {
+        if self.ms >= PACE_KNOWN_MS { self.characters * ms / self.ms } else { USUAL_PACE * ms / 1000 }
+    }
 }
 
 impl Transcript {
     /// A transcript whose first line stands at `next_position`: a call taken up again goes on where it was.
     pub fn from_position(next_position: u32) -> Self {
-        Self { next_position, lines: HashMap::new() }
+        Self { next_position, entries: HashMap::new(), pace: Pace::default() }
     }
 
     /// Gives an item its place.
     pub fn place(&mut self, item_id: &str, role: Role) {
-        self.line(item_id, role);
+        self.entry(item_id, role);
     }
 
     /// All that the caller said in an item. Silence makes no line.
     pub fn caller_said(&mut self, item_id: &str, text: &str) -> Option<Line> {
-        let line = self.line(item_id, Role::Caller);
+        let line = &mut self.entry(item_id, Role::Caller).line;
         text.trim().clone_into(&mut line.text);
         (!line.text.is_empty()).then(|| line.clone())
     }
 
     /// More of what the agent says in an item.
     pub fn agent_says(&mut self, item_id: &str, delta: &str) {
-        let line = self.line(item_id, Role::Assistant);
-        if !line.interrupted {
-            line.text.push_str(delta);
-        }
+        self.entry(item_id, Role::Assistant).said.push_str(delta);
     }
 
-    /// All that the agent says in an item.
+    /// More of an item's audio, played or not.
+    pub fn agent_sounds(&mut self, item_id: &str, ms: u64) {
+        self.entry(item_id, Role::Assistant).generated_ms += ms;
+    }
+
+    /// All that the agent says in an item. After a truncation OpenAI has forgotten it and tells less.
     pub fn agent_said(&mut self, item_id: &str, text: &str) -> Option<Line> {
-        let line = self.line(item_id, Role::Assistant);
-        if line.interrupted {
+        let entry = self.entry(item_id, Role::Assistant);
+        if text.trim().len() > entry.said.trim().len() {
+            text.clone_into(&mut entry.said);
+        }
+        if entry.line.interrupted {
+            return self.reckon(item_id);
+        }
+        entry.text = Text::Whole;
+        entry.said.trim().clone_into(&mut entry.line.text);
+        let (characters, ms) = (weight(&entry.line.text), entry.generated_ms);
+        let line = entry.line.clone();
+        self.pace.characters += characters;
+        self.pace.ms += ms;
+        Some(line)
+    }
+
+    /// The caller has heard all that was sent of an item so far. It is told once the text is known.
+    pub fn heard(&mut self, heard: &Heard) -> Option<Line> {
+        let entry = self.entries.get_mut(&heard.part.item_id).filter(|entry| !entry.line.interrupted)?;
+        entry.line.heard_ms = Some(heard.heard_ms);
+        (entry.text == Text::Whole).then(|| entry.line.clone())
+    }
+
+    /// The caller hears no more of an item: only what was heard stays.
+    pub fn cut(&mut self, item_id: &str, heard_ms: u64) -> Option<Line> {
+        let entry = self.entries.get_mut(item_id).filter(|entry| !entry.line.interrupted)?;
+        entry.line.interrupted = true;
+        entry.line.heard_ms = Some(heard_ms);
+        // Differs from whatever is reckoned, so that it is told.
+        entry.line.text.clone_from(&entry.said);
+        self.reckon(item_id).or_else(|| self.entries.get(item_id).map(|entry| entry.line.clone()))
+    }
+
+    /// What was heard of an item that was cut; `None`: it is known already.
+    fn reckon(&mut self, item_id: &str) -> Option<Line> {
+        let pace = self.pace;
+        let entry = self.entries.get_mut(item_id)?;
+        let heard_ms = entry.line.heard_ms.unwrap_or_default();
+        let share = if heard_ms >= entry.generated_ms {
+            weight(&entry.said)
+        } else {
+            weight(&entry.said) * heard_ms / entry.generated_ms
+        };
+        let characters = match entry.text {
+            Text::Whole => share,
+            Text::Growing => share.min(pace.characters_in(heard_ms)),
+        };
+        let text = leading_words(&entry.said, characters);
+        if text == entry.line.text {
             return None;
         }
-        text.trim().clone_into(&mut line.text);
-        Some(line.clone())
+        entry.line.text = text;
+        Some(entry.line.clone())
     }
 
-    /// The caller has heard all that was sent of an item so far.
-    pub fn heard(&mut self, heard: &Heard) -> Option<Line> {
-        let line = self.lines.get_mut(&heard.part.item_id).filter(|line| !line.interrupted)?;
-        line.heard_ms = Some(heard.heard_ms);
-        Some(line.clone())
-    }
-
-    /// The caller has cut an item off: only what was heard stays.
-    pub fn cut(&mut self, heard: &Heard) -> Option<Line> {
-        let line = self.lines.get_mut(&heard.part.item_id)?;
-        line.interrupted = true;
-        line.heard_ms = Some(heard.heard_ms);
-        line.text = proportion(&line.text, heard.heard_ms, heard.sent_ms);
-        Some(line.clone())
-    }
-
-    fn line(&mut self, item_id: &str, role: Role) -> &mut Line {
-        self.lines.entry(item_id.to_owned()).or_insert_with(|| {
-            let position = self.next_position;
-            self.next_position += 1;
-            Line {
-                position,
+    fn entry(&mut self, item_id: &str, role: Role) -> &mut Entry {
+        if !self.entries.contains_key(item_id) {
+            let line = Line {
+                position: self.next_position,
                 role,
                 item_id: item_id.to_owned(),
                 text: String::new(),
                 heard_ms: None,
                 interrupted: false,
-            }
-        })
+            };
+            self.next_position += 1;
+            let entry = Entry { line, said: String::new(), text: Text::Growing, generated_ms: 0 };
+            self.entries.insert(item_id.to_owned(), entry);
+        }
+        self.entries.get_mut(item_id).unwrap_or_else(|| unreachable!("it was inserted"))
     }
 }
 
-/// The leading words of a text, as many as fit into the given share of its characters.
-fn proportion(text: &str, heard_ms: u64, sent_ms: u64) -> String {
-    if heard_ms >= sent_ms {
-        return text.trim().to_owned();
-    }
-    let characters = text.chars().count() as u64 * heard_ms / sent_ms;
-    let mut kept = String::new();
-    for word in text.split_whitespace() {
-        let length = kept.chars().count() + usize::from(!kept.is_empty()) + word.chars().count();
-        if length as u64 > characters {
+/// The length of a text as it is spoken: a character of Chinese, Japanese or Korean takes as long as three letters.
+fn weight(text: &str) -> u64 {
+    text.chars().map(weight_of).sum()
+}
+
+fn weight_of(character: char) -> u64 {
+    if matches!(character, '\u{2e80}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}') { 3 } else { 1 }
+}
+
+/// The leading words of a text, as many as have this weight at most. Where there are no spaces, a word is a character.
+fn leading_words(text: &str, most: u64) -> String {
+    let text = text.trim();
+    let mut end = 0;
+    let mut weight = 0;
+    let mut characters = text.char_indices().peekable();
+    while let Some((at, character)) = characters.next() {
+        weight += weight_of(character);
+        if weight > most {
             break;
         }
-        if !kept.is_empty() {
-            kept.push(' ');
+        let next = characters.peek().map(|(_, next)| *next);
+        if weight_of(character) > 1 || next.is_none_or(char::is_whitespace) {
+            end = at + character.len_utf8();
         }
-        kept.push_str(word);
     }
-    kept
+    text[..end].split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -151,22 +234,63 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_heard_is_cut_and_stays_cut() {
+    fn what_is_heard_is_told_once_the_text_is_known() {
         let mut transcript = Transcript::from_position(0);
-        transcript.agent_says("a", "one two three four");
-        let line = transcript.cut(&heard("a", 500, 1000)).unwrap();
-        assert_eq!((line.text.as_str(), line.heard_ms, line.interrupted), ("one two", Some(500), true));
-        transcript.agent_says("a", " five");
-        assert_eq!(transcript.agent_said("a", "one two three four five"), None);
-        assert_eq!(transcript.heard(&heard("a", 1000, 1000)), None);
-        assert_eq!(transcript.cut(&heard("a", 0, 1000)).unwrap().text, "");
+        transcript.agent_sounds("a", 400);
+        assert_eq!(transcript.heard(&heard("a", 400, 400)), None);
+        assert_eq!(transcript.agent_said("a", "One.").unwrap().heard_ms, Some(400));
+        assert_eq!(transcript.heard(&heard("a", 600, 600)).unwrap().heard_ms, Some(600));
     }
 
     #[test]
-    fn proportion_keeps_whole_words() {
-        assert_eq!(proportion("one two three", 1000, 1000), "one two three");
-        assert_eq!(proportion("one two three", 999, 1000), "one two");
-        assert_eq!(proportion("  ", 1, 2), "");
-        assert_eq!(proportion("", 0, 0), "");
+    fn a_whole_item_is_cut_by_its_share_and_stays_cut() {
+        let mut transcript = Transcript::from_position(0);
+        transcript.agent_sounds("a", 1000);
+        transcript.agent_said("a", "one two three four").unwrap();
+        let line = transcript.cut("a", 500).unwrap();
+        assert_eq!((line.text.as_str(), line.heard_ms, line.interrupted), ("one two", Some(500), true));
+        transcript.agent_says("a", " five");
+        assert_eq!(transcript.heard(&heard("a", 1000, 1000)), None);
+        assert_eq!(transcript.cut("a", 0), None, "once");
+    }
+
+    /// The words of four seconds are there when one second of audio is.
+    #[test]
+    fn words_that_ran_ahead_of_the_audio_were_not_heard() {
+        let sentence = "It is a sentence of just under sixty characters, and no more.";
+        let mut transcript = Transcript::from_position(0);
+        transcript.agent_sounds("new", 1000);
+        transcript.agent_says("new", sentence);
+        let line = transcript.cut("new", 1000).unwrap();
+        assert_eq!(line.text, "It is a", "fifteen characters a second, in whole words");
+
+        // An agent that is known to speak slowly: 61 characters in twelve seconds.
+        transcript.agent_sounds("slow", 12_000);
+        transcript.agent_said("slow", sentence).unwrap();
+        transcript.agent_sounds("b", 1000);
+        transcript.agent_says("b", sentence);
+        assert_eq!(transcript.cut("b", 1000).unwrap().text, "It is");
+    }
+
+    #[test]
+    fn the_reckoning_is_made_anew_when_more_is_known() {
+        let mut transcript = Transcript::from_position(0);
+        transcript.agent_sounds("a", 400);
+        transcript.agent_says("a", "Go");
+        assert_eq!(transcript.cut("a", 400).unwrap().text, "Go");
+        // Nothing more of the audio counts as heard, but its words come late.
+        transcript.agent_sounds("a", 400);
+        transcript.agent_says("a", "od day to you, and welcome.");
+        assert_eq!(transcript.agent_said("a", "").unwrap().text, "Good");
+        assert_eq!(transcript.agent_said("a", ""), None);
+    }
+
+    #[test]
+    fn whole_words_are_kept_and_single_characters_where_there_are_no_words() {
+        assert_eq!(leading_words("one two three", 13), "one two three");
+        assert_eq!(leading_words(" one two  three", 12), "one two");
+        assert_eq!(leading_words("", 5), "");
+        assert_eq!(leading_words("你好世界", 7), "你好");
+        assert_eq!(weight("你a"), 4);
     }
 }

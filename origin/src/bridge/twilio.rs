@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::wire::{Audio, Text};
 
@@ -17,7 +18,12 @@ pub enum Event<'a> {
     /// The stream's facts; always second.
     Start(Start),
     /// A piece of the caller's audio.
-    Media(Audio<'a>),
+    Media {
+        /// mu-law.
+        audio: Audio<'a>,
+        /// When it begins on the stream's own clock, in milliseconds. Where audio is missing, the clock jumps.
+        at_ms: Option<u64>,
+    },
     /// Everything sent before this mark has been played, or was cleared.
     Mark(Text<'a>),
     /// The caller pressed a key.
@@ -89,6 +95,15 @@ struct Frame<'a> {
 #[derive(Deserialize)]
 struct Media<'a> {
     payload: &'a str,
+    /// A number in a text. Whatever else it were, the audio must not be lost for it.
+    #[serde(borrow)]
+    timestamp: Option<&'a RawValue>,
+}
+
+impl Media<'_> {
+    fn at_ms(&self) -> Option<u64> {
+        self.timestamp?.get().trim_matches('"').parse().ok()
+    }
 }
 
 #[derive(Deserialize)]
@@ -110,7 +125,10 @@ impl<'a> Event<'a> {
         let event = match frame.event.as_str() {
             "connected" => Some(Self::Connected),
             "start" => frame.start.map(Self::Start),
-            "media" => frame.media.and_then(|media| Audio::new(media.payload)).map(Self::Media),
+            "media" => frame.media.and_then(|media| {
+                let at_ms = media.at_ms();
+                Audio::new(media.payload).map(|audio| Self::Media { audio, at_ms })
+            }),
             "mark" => frame.mark.map(|mark| Self::Mark(mark.name)),
             "dtmf" => frame.dtmf.map(|dtmf| Self::Dtmf(dtmf.digit)),
             "stop" => Some(Self::Stop),
@@ -146,14 +164,18 @@ mod tests {
 
     #[test]
     fn documented_messages() {
-        let parse = |text| Event::parse(text).unwrap();
+        fn parse(text: &str) -> Event<'_> {
+            Event::parse(text).unwrap()
+        }
         assert!(matches!(parse(r#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#), Event::Connected));
         let Event::Start(start) = parse(START) else { panic!("not a start") };
         assert!(start.is_mulaw());
         assert_eq!(start.custom_parameters["token"], "t");
         let media = r#"{"event":"media","sequenceNumber":"3","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"//8A"},"streamSid":"MZ1"}"#;
-        let Event::Media(audio) = parse(media) else { panic!("not media") };
-        assert_eq!(audio.byte_len(), 3);
+        let Event::Media { audio, at_ms } = parse(media) else { panic!("not media") };
+        assert_eq!((audio.byte_len(), at_ms), (3, Some(5)));
+        let odd = media.replace(r#""timestamp":"5","#, r#""timestamp":{},"#);
+        assert!(matches!(parse(&odd), Event::Media { at_ms: None, .. }));
         let mark = r#"{"event":"mark","sequenceNumber":"4","streamSid":"MZ1","mark":{"name":"g1.2"}}"#;
         assert!(matches!(parse(mark), Event::Mark(name) if name.as_str() == "g1.2"));
         let dtmf =

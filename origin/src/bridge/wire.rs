@@ -2,10 +2,14 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 /// Bytes of mu-law in a millisecond: 8 kHz, one byte a sample, one channel.
 pub const BYTES_PER_MS: u64 = 8;
+/// Silence in mu-law.
+const SILENCE: u8 = 0xFF;
 
 /// A JSON text that is borrowed from the message where it has no escapes.
 #[derive(Clone, Debug, Deserialize)]
@@ -60,10 +64,13 @@ impl<'a> Audio<'a> {
     }
 }
 
+/// So many bytes of mu-law silence, as base64.
+pub fn silence(bytes: u64) -> String {
+    STANDARD.encode(vec![SILENCE; usize::try_from(bytes).unwrap_or_default()])
+}
+
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
     use super::*;

@@ -122,6 +122,7 @@ impl Context<'_> {
                 turn_detection,
                 noise_reduction,
                 transcription: Some(transcription),
+                mcp_servers: Vec::new(),
                 call,
             },
             metadata,

@@ -266,8 +266,7 @@ pub const MODELS: &[(&str, &str)] = &[
 ];
 
 /// Voices of realtime sessions. Vapi's `fable`, `onyx` and `nova`, and those of the Live API, are not among them.
-pub const VOICES: [&str; 10] =
-    ["alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse", "marin", "cedar"];
+pub use crate::store::agents::realtime::VOICES;
 /// For voices that have no counterpart and no substitute.
 pub const DEFAULT_VOICE: &str = "marin";
 /// OpenAI's transcription model that takes keywords, and does not shut down on 2027-02-26.
@@ -308,7 +307,6 @@ pub enum Setting {
     FirstMessage,
     FirstMessageInterruptible,
     Idle,
-    InterruptAfterWords,
     Keypad,
     Keywords,
     MaxDuration,
@@ -324,7 +322,14 @@ pub enum Setting {
 
 /// Settings that calls on OpenAI Realtime heed. Whoever makes the bridge heed another adds it here, and reports tell it
 /// from the next import on.
-pub const ACTED_ON: &[Setting] = &[];
+pub const ACTED_ON: &[Setting] = &[
+    Setting::FirstMessage,
+    Setting::FirstMessageInterruptible,
+    Setting::Keypad,
+    Setting::Keywords,
+    Setting::Opening,
+    Setting::ReasoningEffort,
+];
 
 impl Setting {
     /// Where it is.
@@ -339,7 +344,6 @@ impl Setting {
             Self::FirstMessage => "realtime.call.firstMessage",
             Self::FirstMessageInterruptible => "realtime.call.firstMessageInterruptible",
             Self::Idle => "realtime.call.idle",
-            Self::InterruptAfterWords => "realtime.call.interruptAfterWords",
             Self::Keypad => "realtime.call.keypad",
             Self::Keywords => "realtime.transcription.keywords",
             Self::MaxDuration => "realtime.call.maxDurationSeconds",

@@ -172,8 +172,7 @@ pub async fn set_system_type(conn: &mut PgConnection, id: AgentId, target: Syste
 
 /// Makes the agent, or describes the one of that name anew. Its system stays: that only a switch changes.
 pub async fn put(conn: &mut PgConnection, agent: &NewAgent<'_>) -> Result<AgentId> {
-    let realtime =
-        agent.realtime.map(serde_json::to_value).transpose().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let realtime = agent.realtime.map(RealtimeSettings::to_stored).transpose()?;
     let id = sqlx::query_scalar!(
         "insert into agents (id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number)
          values ($1, $2, $3, $4, $5, $6, $7, $8)

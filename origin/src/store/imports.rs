@@ -57,7 +57,7 @@ pub async fn insert_agent(conn: &mut PgConnection, agent: &NewAgent<'_>) -> Resu
         agent.name,
         agent.instructions,
         agent.greeting,
-        agent.realtime.map(encode).transpose()?,
+        agent.realtime.map(RealtimeSettings::to_stored).transpose()?,
         agent.vapi_assistant_id.map(AssistantId::as_str)
     )
     .execute(conn)
@@ -80,7 +80,7 @@ pub async fn update_agent(
         name,
         instructions,
         greeting,
-        encode(realtime)?
+        realtime.to_stored()?
     )
     .execute(conn)
     .await?;

@@ -1,6 +1,7 @@
 //! The session at OpenAI is of no more use.
 
 use super::{Action, Call, EndReason, Millis};
+use crate::bridge::openai::ErrorBody;
 
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,13 @@ pub(super) enum Loss {
     Spoiled,
     /// OpenAI wants no calls of ours, for quota or key: another session would fail alike.
     Refused,
+}
+
+impl Loss {
+    /// What a fatal error means.
+    pub(super) fn of(error: &ErrorBody) -> Self {
+        if error.word() == "session_expired" { Self::Gone } else { Self::Refused }
+    }
 }
 
 impl Call {

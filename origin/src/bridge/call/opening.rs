@@ -45,10 +45,12 @@ impl Call {
         let Phase::Opening(opening) = &mut self.phase else { return };
         let held = std::mem::take(&mut opening.held);
         self.phase = Phase::Talking;
+        self.responses.release();
         out.extend(std::mem::take(&mut self.replay).into_iter().map(Action::ToModel));
         if let Some(ask) = self.first_ask.take() {
             self.ask(now, ask, out);
         }
         out.extend(held.into_iter().map(|(message, _)| Action::ToModel(message)));
+        out.extend(self.responses.next(now).map(Action::ToModel));
     }
 }

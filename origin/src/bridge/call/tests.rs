@@ -1,10 +1,13 @@
 //! Recorded scripts of events, on a clock that the test moves.
 
+mod properties;
+mod turns;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::responding::RETRY_AFTER_MS;
+use super::failures::SERVER_AGAIN_MS;
 use super::*;
 
 struct Script {
@@ -15,18 +18,26 @@ struct Script {
 
 impl Script {
     fn opening(greeting: Option<&str>) -> Self {
+        Self::with(|setup| setup.first_ask = greeting.map(|words| Ask::Say(words.to_owned())))
+    }
+
+    fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let start: twilio::Start = serde_json::from_value(json!({
             "streamSid": "MZ1", "callSid": "CA1",
             "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
         }))
         .unwrap();
-        let setup = Setup {
+        let mut setup = Setup {
             stream_sid: start.stream_sid().unwrap(),
             session_update: r#"{"type":"session.update"}"#.into(),
             replay: Vec::new(),
-            first_ask: greeting.map(|words| Ask::Say(words.to_owned())),
+            first_ask: None,
+            protection: None,
+            interrupt_after_words: 0,
+            keypad: None,
             next_position: 0,
         };
+        change(&mut setup);
         let mut script = Self { call: Call::new(setup, 0), now: 0, out: Vec::new() };
         script.input(Input::ModelReady);
         assert_eq!(script.sent_to_model(), [json!({"type": "session.update"})]);
@@ -96,6 +107,10 @@ fn mark(name: &str) -> Value {
 
 fn speech_started() -> Value {
     json!({"type": "input_audio_buffer.speech_started", "audio_start_ms": 0, "item_id": "next"})
+}
+
+fn committed(item: &str) -> Value {
+    json!({"type": "input_audio_buffer.committed", "item_id": item, "previous_item_id": null})
 }
 
 fn created(id: &str) -> Value {
@@ -181,7 +196,14 @@ fn agent_audio_passes_in_pieces_with_a_mark_after_each() {
     script.agent_speaks("r1", "a", 500);
     let sent = script.sent_to_caller();
     let kinds: Vec<_> = sent.iter().map(|m| m["event"].as_str().unwrap()).collect();
+    // The last 100 ms have their mark when it is known that they are the last.
     assert_eq!(kinds, ["media", "mark", "media", "mark", "media", "mark"]);
+    script.agent_speaks("r1", "a", 20);
+    assert_eq!(script.sent_to_caller().len(), 1);
+    script.model(&json!({"type": "response.output_audio.done", "response_id": "r1", "item_id": "a"}));
+    assert_eq!(script.sent_to_caller()[0]["event"], "mark");
+    script.model(&done("r1", "completed"));
+    assert!(script.take().is_empty());
     let bytes: usize =
         sent.iter().filter_map(|m| m["media"]["payload"].as_str()).map(|p| STANDARD.decode(p).unwrap().len()).sum();
     assert_eq!(bytes, 4000);
@@ -237,20 +259,55 @@ fn barge_in_after_generation_ended_still_clears() {
 }
 
 #[test]
-fn several_items_are_truncated_each_at_its_own_position() {
+fn several_items_are_cut_each_at_its_own_position_and_unheard_ones_deleted() {
+    let mut script = Script::talking();
+    script.model(&created("r1"));
+    for item in ["a", "b", "c"] {
+        script.agent_speaks("r1", item, 100);
+    }
+    script.take();
+    script.now = 150;
+    script.model(&speech_started());
+    let truncate = |item: &str, ms: u64| json!({"type": "conversation.item.truncate", "item_id": item, "content_index": 0, "audio_end_ms": ms});
+    assert_eq!(script.sent_to_model(), [truncate("a", 100), truncate("b", 50)]);
+    // Of the third there is more to come, and of a fourth; they are deleted when they are complete.
+    script.agent_speaks("r1", "c", 100);
+    script.agent_speaks("r1", "d", 100);
+    assert!(script.take().is_empty());
+    script.model(&done("r1", "cancelled"));
+    let deleted: Vec<_> = script.sent_to_model().iter().map(|event| event["item_id"].clone()).collect();
+    assert_eq!(deleted, ["c", "d"]);
+}
+
+#[test]
+fn an_unheard_item_of_a_finished_response_is_deleted_at_once() {
     let mut script = Script::talking();
     script.model(&created("r1"));
     script.agent_speaks("r1", "a", 100);
     script.agent_speaks("r1", "b", 100);
+    script.model(&done("r1", "completed"));
     script.take();
-    script.now = 150;
+    script.now = 60;
     script.model(&speech_started());
-    let cut: Vec<_> = script
-        .sent_to_model()
-        .iter()
-        .map(|m| (m["item_id"].as_str().unwrap().to_owned(), m["audio_end_ms"].as_u64().unwrap()))
-        .collect();
-    assert_eq!(cut, [("a".to_owned(), 100), ("b".to_owned(), 50)]);
+    let kinds: Vec<_> = script.sent_to_model().iter().map(|event| event["type"].clone()).collect();
+    assert_eq!(kinds, ["conversation.item.truncate", "conversation.item.delete"]);
+}
+
+/// Everything that came was heard, and more is on its way when the caller speaks.
+#[test]
+fn an_item_that_goes_on_unheard_is_cut_where_hearing_ended() {
+    let mut script = Script::talking();
+    script.model(&created("r1"));
+    script.agent_speaks("r1", "a", 100);
+    let marks = mark_names(&script.sent_to_caller());
+    script.now = 120;
+    script.caller(&mark(marks.last().unwrap()));
+    script.model(&speech_started());
+    script.agent_speaks("r1", "a", 300);
+    assert!(script.take().is_empty(), "nothing plays, so nothing is cleared");
+    script.model(&done("r1", "cancelled"));
+    let sent = script.sent_to_model();
+    assert_eq!((&sent[0]["item_id"], &sent[0]["audio_end_ms"]), (&json!("a"), &json!(100)));
 }
 
 #[test]
@@ -304,22 +361,54 @@ fn failed(id: &str, code: &str) -> Value {
 #[test]
 fn a_failed_response_is_asked_for_again_and_a_spoiled_session_given_up() {
     let mut script = Script::talking();
-    for (round, after) in RETRY_AFTER_MS.into_iter().enumerate() {
-        let id = format!("r{round}");
-        // The first is the server's own, the others are the retries.
-        script.model(&if round == 0 { created(&id) } else { asked(&id, 1) });
-        script.model(&failed(&format!("r{round}"), "server_error"));
-        let fault = Action::Fault { code: "server_error".into(), context: "response" };
-        assert_eq!(script.take(), [Action::Usage(json!({"total_tokens": 3})), fault]);
-        assert_eq!(script.call.deadline(), Some(script.now + after));
-        script.now += after;
+    script.model(&created("r1"));
+    script.model(&failed("r1", "server_error"));
+    let fault = Action::Fault { code: "server_error".into(), context: "response" };
+    assert_eq!(script.take(), [Action::Usage(json!({"total_tokens": 3})), fault]);
+    assert_eq!(script.call.deadline(), Some(SERVER_AGAIN_MS));
+    script.now += SERVER_AGAIN_MS;
+    script.input(Input::Tick);
+    assert_eq!(script.sent_to_model()[0]["type"], "response.create");
+    script.model(&asked("r2", 1));
+    script.model(&failed("r2", "server_error"));
+    assert_eq!(script.take().last(), Some(&Action::End(EndReason::ModelLost)));
+}
+
+#[test]
+fn a_limit_is_waited_for_as_long_as_it_lasts() {
+    let mut script = Script::talking();
+    script.model(&created("r1"));
+    script.model(&json!({"type": "rate_limits.updated", "rate_limits": [
+        {"name": "requests", "limit": 100, "remaining": 99, "reset_seconds": 60.0},
+        {"name": "tokens", "limit": 1000, "remaining": 0, "reset_seconds": 4.5}]}));
+    script.model(&failed("r1", "rate_limit_exceeded"));
+    assert_eq!(script.call.deadline(), Some(4_500));
+    for nth in 1..4 {
+        script.now = script.call.deadline().unwrap();
         script.input(Input::Tick);
         assert_eq!(script.sent_to_model()[0]["type"], "response.create");
-        assert!(script.call.deadline() > Some(script.now + 5_000), "only the answer is waited for");
+        script.model(&asked("r", nth));
+        script.model(&failed("r", "rate_limit_exceeded"));
     }
-    script.model(&asked("last", 2));
-    script.model(&failed("last", "server_error"));
-    assert_eq!(script.take().last(), Some(&Action::End(EndReason::ModelLost)));
+    assert_eq!(script.take().last(), Some(&Action::End(EndReason::ModelLost)), "not for ever");
+}
+
+#[test]
+fn a_turn_that_was_cut_off_is_explained_once() {
+    for reason in ["content_filter", "max_output_tokens"] {
+        let incomplete = |id: &str| {
+            json!({"type": "response.done", "response": {"id": id, "status": "incomplete",
+            "status_details": {"reason": reason}, "usage": null}})
+        };
+        let mut script = Script::talking();
+        script.model(&created("r1"));
+        script.model(&incomplete("r1"));
+        let sent = script.sent_to_model();
+        assert_eq!((&sent[0]["item"]["role"], &sent[1]["type"]), (&json!("system"), &json!("response.create")));
+        script.model(&asked("r2", 1));
+        script.model(&incomplete("r2"));
+        assert!(script.sent_to_model().is_empty());
+    }
 }
 
 #[test]
@@ -327,14 +416,13 @@ fn after_a_success_failures_count_anew_and_the_caller_makes_a_retry_needless() {
     let mut script = Script::talking();
     for round in 0..4 {
         script.model(&created("bad"));
-        script.model(&failed("bad", "rate_limit_exceeded"));
+        script.model(&failed("bad", "server_error"));
         if round % 2 == 0 {
             script.model(&speech_started());
-        } else {
-            script.model(&created("vad"));
+            script.model(&committed("c"));
         }
-        assert_eq!(script.call.deadline(), None);
         script.model(&created("good"));
+        assert_eq!(script.call.deadline(), None);
         script.model(&done("good", "completed"));
     }
     assert!(script.sent_to_model().is_empty());
@@ -350,7 +438,7 @@ fn a_greeting_that_failed_is_said_again_as_a_greeting() {
     script.model(&asked("r1", 1));
     script.model(&failed("r1", "server_error"));
     script.take();
-    script.now += RETRY_AFTER_MS[0];
+    script.now += SERVER_AGAIN_MS;
     script.input(Input::Tick);
     let sent = script.sent_to_model();
     assert!(sent[0]["response"]["instructions"].as_str().unwrap().ends_with("Good morning."));

@@ -5,8 +5,8 @@ use crate::import::draft::without_nul;
 use crate::import::mapping::{MODELS, Setting};
 use crate::import::path::Node;
 use crate::import::report::Outcome;
-use crate::store::agents::realtime::CallRules;
 use crate::store::agents::realtime::call::{OpeningItem, OpeningRole, ReasoningEffort};
+use crate::store::agents::realtime::{CallRules, is_reasoning_model};
 
 impl Context<'_> {
     /// The system messages as one text. What else is in the conversation before it begins goes to the rules.
@@ -53,12 +53,6 @@ impl Context<'_> {
         let provider = self.assistant.at(&["model", "provider"]);
         let named = self.assistant.at(&["model", "model"]);
         let chosen = self.options.model.clone();
-        if let Some(field) = self.assistant.at(&["model", "reasoningEffort"])
-            && let Some(effort) = field.text().and_then(effort)
-        {
-            call.reasoning_effort = Some(effort);
-            self.ledger.note(&field, Outcome::setting(Setting::ReasoningEffort));
-        }
 
         let openai = provider.as_ref().and_then(Node::text) == Some("openai");
         let name = named.as_ref().and_then(Node::text);
@@ -75,6 +69,16 @@ impl Context<'_> {
                 (None, Outcome::choice(note))
             }
         };
+        if let Some(field) = self.assistant.at(&["model", "reasoningEffort"])
+            && let Some(effort) = field.text().and_then(effort)
+        {
+            if model.as_deref().is_none_or(is_reasoning_model) {
+                call.reasoning_effort = Some(effort);
+                self.ledger.note(&field, Outcome::setting(Setting::ReasoningEffort));
+            } else {
+                self.ledger.note(&field, Outcome::carried_as("the model does not reason"));
+            }
+        }
         let fields: Vec<Node<'_>> = provider.into_iter().chain(named).filter(|field| field.text().is_some()).collect();
         if fields.is_empty() {
             self.ledger.note_default("model", "a text model", outcome);

@@ -65,7 +65,7 @@ impl Context<'_> {
                 self.ledger.note(&field, Outcome::setting(Setting::Keywords));
             }
         }
-        Transcription { model: TRANSCRIPTION_MODEL.to_owned(), language: code, keywords }
+        Transcription { model: TRANSCRIPTION_MODEL.to_owned(), language: code, keywords, prompt: None }
     }
 
     /// Sounds, keys and the recording.

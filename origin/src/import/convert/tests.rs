@@ -229,7 +229,7 @@ fn nothing_set_is_reported_as_what_callers_hear() {
     assert_eq!(status(&conversion, "voice"), (Status::Approximated, true), "callers hear another voice");
     assert!(!paths.contains(&"firstMessageInterruptionsEnabled"), "there is no first message");
     let greeting = plain(json!({"firstMessage": "Hello"}));
-    assert_eq!(status(&greeting, "firstMessageInterruptionsEnabled"), (Status::CarriedInactive, false));
+    assert_eq!(status(&greeting, "firstMessageInterruptionsEnabled"), (Status::Carried, false));
     assert_eq!(greeting.draft.realtime.call.first_message_interruptible, Some(false));
 }
 
@@ -303,7 +303,7 @@ fn turns_are_taken_as_before() {
     assert_eq!(silence(json!({"startSpeakingPlan": {"smartEndpointingPlan": {"provider": "livekit"}}})), None);
     let words = plain(json!({"stopSpeakingPlan": {"numWords": 3, "voiceSeconds": 0.2}}));
     assert_eq!(words.draft.realtime.call.interrupt_after_words, Some(3));
-    assert_eq!(status(&words, "stopSpeakingPlan.numWords"), (Status::CarriedInactive, true));
+    assert_eq!(status(&words, "stopSpeakingPlan.numWords"), (Status::Approximated, false));
 }
 
 #[test]

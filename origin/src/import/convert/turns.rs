@@ -1,7 +1,7 @@
 //! Taking turns: when the agent begins to speak and when it stops.
 
 use super::{Context, scaled};
-use crate::import::mapping::{Setting, default};
+use crate::import::mapping::default;
 use crate::import::path::Node;
 use crate::import::report::Outcome;
 use crate::store::agents::realtime::{CallRules, Eagerness, TurnDetection};
@@ -70,7 +70,8 @@ impl Context<'_> {
                 (0, 0) => Outcome::carried(),
                 (0, words) => {
                     call.interrupt_after_words = Some(words);
-                    Outcome::setting(Setting::InterruptAfterWords)
+                    // OpenAI tells of sound while somebody speaks, and of words only afterwards.
+                    Outcome::approximated("the agent falls silent after 0.4 s of speech for each word")
                 }
             };
             self.ledger.note(field, outcome);

@@ -33,10 +33,11 @@ pub struct CallRules {
     /// Phrases of the agent, in any case, after which the call is ended.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub end_call_phrases: Vec<String>,
-    /// How many words the caller says before the agent falls silent; 0: it does at the first sound. At most 10.
+    /// How many words the caller says before the agent falls silent, reckoned by the length of the speech; 0: it does at
+    /// the first sound. At most 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interrupt_after_words: Option<u32>,
-    /// How keys that the caller presses are gathered; `None`: they are ignored.
+    /// How keys that the caller presses are gathered; `None`: until a short pause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keypad: Option<Keypad>,
     /// `off`, `office`, or the URL of a sound.
