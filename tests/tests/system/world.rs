@@ -38,12 +38,14 @@ pub(crate) struct Spec {
     pub(crate) handover: &'static str,
     pub(crate) greets: bool,
     pub(crate) fallback: Option<&'static str>,
+    /// The rules for its calls, as JSON.
+    pub(crate) rules: &'static str,
 }
 
 impl Spec {
     /// Bridged, and speaks first.
     pub(crate) const fn bridged() -> Self {
-        Self { agent_on: REALTIME, number_on: REALTIME, handover: "bypass", greets: true, fallback: None }
+        Self { agent_on: REALTIME, number_on: REALTIME, handover: "bypass", greets: true, fallback: None, rules: "{}" }
     }
 
     /// Bridged, and waits for the caller.
@@ -58,6 +60,10 @@ impl Spec {
 
     pub(crate) const fn handing_over(self, handover: &'static str) -> Self {
         Self { handover, ..self }
+    }
+
+    pub(crate) const fn with_rules(self, rules: &'static str) -> Self {
+        Self { rules, ..self }
     }
 
     pub(crate) const fn falling_back_to(self, number: &'static str) -> Self {
@@ -132,6 +138,7 @@ impl World {
     async fn insert(&self, spec: &Spec, agent: &Agent) {
         let id: Uuid = agent.id.parse().expect("an agent's id is a UUID");
         let project: Uuid = self.tandem.seeded.project_id.parse().expect("a project's id is a UUID");
+        let rules: Value = serde_json::from_str(spec.rules).expect("rules are JSON");
         let at_vapi = self.tandem.vapi.add_number(json!({
             "provider": "twilio", "number": agent.number, "twilioAccountSid": ACCOUNT_SID,
             "assistantId": agent.assistant,
@@ -145,7 +152,7 @@ impl World {
         .bind(project)
         .bind(&agent.instructions)
         .bind(spec.greets.then_some("At your service."))
-        .bind(json!({ "voice": "marin", "transcription": { "model": "gpt-transcribe" } }))
+        .bind(json!({ "voice": "marin", "transcription": { "model": "gpt-transcribe" }, "call": rules }))
         .bind(&agent.assistant)
         .bind(spec.fallback)
         .bind(spec.agent_on)
