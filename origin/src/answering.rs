@@ -216,6 +216,7 @@ async fn begin(app: &App, incoming: &Incoming<'_>, known: &Known, system: System
     Ok(call)
 }
 
+/// Logged once for a call and a reason, however often Twilio asks.
 async fn rejected(app: &App, incoming: &Incoming<'_>, known: &Known, reason: &str) -> Result<(), StoreError> {
     let event = NewEvent {
         agent_id: Some(known.agent.id),
@@ -223,7 +224,8 @@ async fn rejected(app: &App, incoming: &Incoming<'_>, known: &Known, reason: &st
         details: serde_json::json!({ "reason": reason, "callSid": incoming.webhook.call_sid }),
         ..NewEvent::new(known.agent.project_id, "call.rejected", &Actor::Origin)
     };
-    store::events::append(&mut *app.db.acquire().await?, &event).await
+    let alike = format!("{} {reason}", incoming.webhook.call_sid);
+    store::events::append_once(&mut *app.db.acquire().await?, &event, &alike).await
 }
 
 /// What the database says about a number, and about the call: one that has begun stays on its system, as if agent and

@@ -333,11 +333,20 @@ pub async fn move_pin(conn: &mut PgConnection, id: CallId, to: SystemType, reaso
 /// Notes that the call was answered, not before it began and not after its end. Of several words the earliest counts, so
 /// that every order of them gives the same.
 pub async fn answered(conn: &mut PgConnection, id: CallId, at: OffsetDateTime) -> Result<()> {
+    let done = sqlx::query!(
+        "update calls set answered_at = greatest(started_at, $2), status = 'in-progress'
+         where id = $1 and status = 'ringing'",
+        id.0,
+        at
+    )
+    .execute(&mut *conn)
+    .await?;
+    if done.rows_affected() == 1 {
+        return Ok(());
+    }
     sqlx::query!(
-        "update calls set
-             answered_at = greatest(started_at, least(answered_at, ended_at, $2)),
-             status = case when status = 'ringing' then 'in-progress' else status end
-         where id = $1 and (answered_at is null or answered_at > $2)",
+        "update calls set answered_at = greatest(started_at, least(answered_at, ended_at, $2))
+         where id = $1 and status <> 'ringing' and (answered_at is null or answered_at > $2)",
         id.0,
         at
     )

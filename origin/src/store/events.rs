@@ -116,6 +116,29 @@ pub async fn append(conn: &mut PgConnection, event: &NewEvent<'_>) -> Result<()>
     Ok(())
 }
 
+/// Logs an event unless one of this type in the project, and `alike` in what the caller tells them apart by, was logged
+/// before: what a sender repeats is logged once.
+pub async fn append_once(conn: &mut PgConnection, event: &NewEvent<'_>, alike: &str) -> Result<()> {
+    sqlx::query!(
+        "insert into event_log (project_id, agent_id, number_id, call_id, type, actor, before, after, details, once)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, concat_ws(' ', $5::text, $1::uuid, $10::text))
+         on conflict (once) do nothing",
+        event.project_id.0,
+        event.agent_id.map(|id| id.0),
+        event.number_id.map(|id| id.0),
+        event.call_id.map(|id| id.0),
+        event.kind,
+        event.actor.to_string(),
+        event.before,
+        event.after,
+        event.details,
+        alike
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Logs an event unless one of this type about the agent, and `alike` in what the caller tells them apart by, was logged
 /// in the same minute of the clock. It bounds what a sender can make us write.
 pub async fn append_once_a_minute(conn: &mut PgConnection, event: &NewEvent<'_>, alike: &str) -> Result<()> {

@@ -96,6 +96,20 @@ async fn who_does_not_take_the_call_is_asked_once() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_rejected_twice_is_logged_once() {
+    let world = World::start().await;
+    world.execute("update agents set system_type = 'openai-realtime' where vapi_assistant_id is not null").await;
+
+    let answers = join_all((0..5).map(|_| ask(&world, "/twilio/voice", None))).await;
+
+    assert!(answers.iter().all(|answer| answer.contains("<Hangup/>")), "{answers:?}");
+    let events = world.get("/api/events").await.body;
+    let rejected = events["items"].as_array().into_iter().flatten().filter(|event| event["type"] == "call.rejected");
+    let reasons: Vec<_> = rejected.map(|event| event["details"]["reason"].clone()).collect();
+    assert_eq!(reasons, ["cross_system"]);
+}
+
+#[tokio::test]
 async fn a_call_that_vapi_made_unheard_is_no_second_record() {
     let (world, vapi, assistant) = with_vapi().await;
     vapi.faults.next(1, Fault::ServerError);
