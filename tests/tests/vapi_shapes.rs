@@ -1,6 +1,8 @@
 //! The simulator's messages and answers, and the answers that it accepts, against the types of Vapi's Python SDK.
 
 use serde_json::{Value, json};
+use shared::vapi::answer::{Refusal, refuse};
+use shared::vapi::message::Message;
 use tests::hosts::{Hosts, http_client};
 use tests::shapes;
 use tests::vapi::{Facts, History, Spoken, ToolCall, Turn, Vapi, VapiOptions, messages, tone, validate_answer};
@@ -29,6 +31,9 @@ async fn everything_fits_its_type() {
     for (_, class, good) in good_answers() {
         lines.add(class, &good);
     }
+    for (_, class, ours) in our_refusals() {
+        lines.add(class, &ours);
+    }
     for (_, class, bad, type_refuses) in bad_answers() {
         if type_refuses {
             lines.add_refused(class, &bad);
@@ -47,6 +52,9 @@ async fn everything_fits_its_type() {
 fn the_validator_tells_good_answers_from_bad_ones() {
     for (message_type, _, good) in good_answers() {
         assert_eq!(validate_answer(message_type, &good), Ok(()), "{message_type} {good}");
+    }
+    for (message_type, _, ours) in our_refusals() {
+        assert_eq!(validate_answer(message_type, &ours), Ok(()), "{message_type} {ours}");
     }
     for (message_type, _, bad, _) in bad_answers() {
         assert!(validate_answer(message_type, &bad).is_err(), "{message_type} takes {bad}");
@@ -217,6 +225,21 @@ fn good_answers() -> Vec<(&'static str, &'static str, Value)> {
     ]
     .map(|((message_type, class), value)| (message_type, class, value))
     .to_vec()
+}
+
+/// What edge and origin answer when they have no better answer.
+fn our_refusals() -> Vec<(&'static str, &'static str, Value)> {
+    let questions = [ASSISTANT, TOOLS, TRANSFER, HANDOFF, KNOWLEDGE, ENDPOINTING, PREDIAL];
+    let refusals = [Refusal::Switched, Refusal::UnknownAgent, Refusal::Unavailable];
+    let all = questions.into_iter().flat_map(|question| refusals.map(|refusal| (question, refusal)));
+    all.map(|((message_type, class), refusal)| {
+        let calls = ["a", "b"].map(|id| json!({"id": id, "function": {"name": "f", "arguments": {}}}));
+        let body = json!({"message": {"type": message_type, "toolCallList": calls}}).to_string();
+        let message = Message::parse(body.as_bytes()).expect("it is a message");
+        assert!(message.kind.needs_answer(), "{message_type}");
+        (message_type, class, refuse(&message, refusal))
+    })
+    .collect()
 }
 
 /// Refused answers, and whether the SDK's type refuses them too.

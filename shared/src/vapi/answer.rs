@@ -35,9 +35,9 @@ pub fn refuse(message: &Message, refusal: Refusal) -> Value {
                 message.tool_calls.iter().map(|call| tool_error(&call.id, &call.name, sentence)).collect();
             tool_results(&results)
         }
-        MessageType::AssistantRequest
-        | MessageType::TransferDestinationRequest
-        | MessageType::HandoffDestinationRequest => json!({ "error": sentence }),
+        MessageType::AssistantRequest | MessageType::TransferDestinationRequest => json!({ "error": sentence }),
+        // The SDK's type wants a destination even beside an error.
+        MessageType::HandoffDestinationRequest => json!({ "destination": {}, "error": sentence }),
         MessageType::KnowledgeBaseRequest => json!({ "documents": [] }),
         // Vapi's own default wait.
         MessageType::EndpointingRequest => json!({ "timeoutSeconds": 0.5 }),
@@ -86,6 +86,7 @@ mod tests {
     #[test]
     fn shapes_by_type() {
         assert!(refused(&json!({"type": "assistant-request"}))["error"].is_string());
+        assert_eq!(refused(&json!({"type": "handoff-destination-request"}))["destination"], json!({}));
         assert_eq!(refused(&json!({"type": "campaign.predial"})), json!({"eligible": false}));
         assert_eq!(refused(&json!({"type": "hang"})), json!({}));
         assert_eq!(refused(&json!({"type": "status-update", "status": "ended"})), json!({}));
