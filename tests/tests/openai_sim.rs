@@ -7,6 +7,8 @@ mod client;
 mod faults;
 #[path = "openai_sim/responses.rs"]
 mod responses;
+#[path = "openai_sim/settings.rs"]
+mod settings;
 #[path = "openai_sim/shapes.rs"]
 mod shapes;
 #[path = "openai_sim/strictness.rs"]

@@ -141,6 +141,8 @@ pub struct Call {
     retry: Retry,
     transcript: Transcript,
     tools: RunningTools,
+    /// Outputs that were sent, and that the conversation did not hold when it was last heard of.
+    unseen_outputs: u32,
 }
 
 impl Call {
@@ -166,6 +168,7 @@ impl Call {
             retry: Retry::default(),
             transcript: Transcript::from_position(setup.next_position),
             tools: RunningTools::default(),
+            unseen_outputs: 0,
         }
     }
 
@@ -289,6 +292,7 @@ impl Call {
             }
             Event::ResponseCreated(created) => self.response_created(created, out),
             Event::FunctionCall(call) => self.tool_wanted(call, out),
+            Event::OutputAdded => self.unseen_outputs = self.unseen_outputs.saturating_sub(1),
             Event::McpCallEnded => self.ask(now, Ask::Turn, out),
             Event::RateLimits(limits) => self.retry.limits(now, &limits),
             Event::ResponseDone(done) => self.response_done(now, done, out),

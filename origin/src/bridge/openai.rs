@@ -48,6 +48,8 @@ pub enum Event<'a> {
     TranscriptDone(ItemId<'a>, Text<'a>),
     /// The model wants a tool to run; the arguments are complete.
     FunctionCall(FunctionCall),
+    /// A tool's output stands in the conversation: responses from now on know it.
+    OutputAdded,
     /// The server has run a tool of an MCP server, or failed to. It does not go on by itself.
     McpCallEnded,
     /// How much of the account's limits is left.
@@ -281,6 +283,10 @@ impl<'a> Event<'a> {
             "response.output_audio_transcript.done" => {
                 item_id.zip(transcript).map(|(item, text)| Self::TranscriptDone(item, text))
             }
+            "conversation.item.added" => {
+                let item: Item = read(frame.item)?;
+                (item.kind == "function_call_output").then_some(Self::OutputAdded)
+            }
             "response.output_item.done" => {
                 let head: Item = read(frame.item)?;
                 // A cancelled response also closes its items, with arguments that may be cut.
@@ -427,6 +433,13 @@ mod tests {
         let Event::ResponseDone(done) = Event::parse(text).unwrap() else { panic!("not done") };
         let code = done.status_details.and_then(|details| details.error?.code);
         assert_eq!(code.as_deref(), Some("rate_limit_exceeded"));
+    }
+
+    #[test]
+    fn only_outputs_among_the_new_items_count() {
+        let added = |kind: &str| format!(r#"{{"type":"conversation.item.added","item":{{"id":"i","type":"{kind}"}}}}"#);
+        assert!(matches!(Event::parse(&added("function_call_output")), Ok(Event::OutputAdded)));
+        assert!(matches!(Event::parse(&added("message")), Ok(Event::Other)));
     }
 
     #[test]

@@ -90,6 +90,11 @@ impl Responses {
         cancel
     }
 
+    /// The response that has begun takes the turn that was waited for.
+    pub fn forget_turn(&mut self) {
+        self.waiting.retain(|ask| *ask != Ask::Turn);
+    }
+
     /// A response is over. Returns what it was to say, if the caller was to hear it.
     pub fn done(&mut self, id: &str) -> Option<Ask> {
         let over = self.active.take_if(|active| active.id == id)?;

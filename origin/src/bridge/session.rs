@@ -9,7 +9,6 @@ use super::call::SESSION_EVENT_ID;
 use super::openai::{self, Turns, Voice};
 use super::responses::Ask;
 use super::transcript::Role;
-use crate::store::agents::Agent;
 use crate::store::agents::realtime::call::{FirstMessage, OpeningRole};
 use crate::store::agents::realtime::{
     CallRules, Eagerness, McpServer, NoiseReduction, RealtimeSettings, Transcription, TurnDetection, is_custom_voice,
@@ -27,11 +26,11 @@ fn turns(settings: &RealtimeSettings) -> Turns {
 }
 
 /// What the agent says first in a new call.
-pub fn first_ask(agent: &Agent, rules: &CallRules) -> Option<Ask> {
+pub fn first_ask(greeting: Option<&str>, rules: &CallRules) -> Option<Ask> {
     match rules.first_message {
         Some(FirstMessage::Caller) => None,
         Some(FirstMessage::Generated) => Some(Ask::Turn),
-        Some(FirstMessage::Greeting) | None => agent.greeting.clone().map(Ask::Say),
+        Some(FirstMessage::Greeting) | None => greeting.map(|words| Ask::Say(words.to_owned())),
     }
 }
 
@@ -62,7 +61,13 @@ pub fn opening(rules: &CallRules) -> impl Iterator<Item = String> {
 
 /// The `session.update` that opens a call. OpenAI refuses the whole update for one field that it does not know, or that
 /// `model` does not.
-pub fn update(agent: &Agent, settings: &RealtimeSettings, tools: &[Tool], model: &str, first: Option<&Ask>) -> String {
+pub fn update(
+    instructions: &str,
+    settings: &RealtimeSettings,
+    tools: &[Tool],
+    model: &str,
+    first: Option<&Ask>,
+) -> String {
     let functions = tools.iter().map(|tool| {
         json!({
             "type": "function",
@@ -77,7 +82,7 @@ pub fn update(agent: &Agent, settings: &RealtimeSettings, tools: &[Tool], model:
     let mut session = json!({
         "type": "realtime",
         "output_modalities": ["audio"],
-        "instructions": agent.instructions,
+        "instructions": instructions,
         "audio": {
             "input": {
                 "format": { "type": "audio/pcmu" },
@@ -194,28 +199,19 @@ pub fn replay<'a>(lines: impl IntoIterator<Item = (Role, &'a str)>) -> Vec<Strin
 mod tests {
     use super::*;
 
-    fn agent(settings: &Value) -> (Agent, RealtimeSettings) {
-        let agent = Agent {
-            id: shared::AgentId(uuid::Uuid::nil()),
-            project_id: shared::ProjectId(uuid::Uuid::nil()),
-            name: "Ana".into(),
-            instructions: "Be kind.".into(),
-            greeting: Some("Hello.".into()),
-            realtime: None,
-            vapi_assistant_id: None,
-            fallback_number: None,
-            system_type: shared::SystemType::OpenaiRealtime,
-            switched_at: None,
-        };
+    const GREETING: Option<&str> = Some("Hello.");
+
+    fn valid(settings: &Value) -> RealtimeSettings {
         let settings: RealtimeSettings = serde_json::from_value(settings.clone()).unwrap();
         assert_eq!(settings.faults(), [""; 0]);
-        (agent, settings)
+        settings
     }
 
     fn updated(settings: &Value, model: &str) -> Value {
-        let (agent, settings) = agent(settings);
-        let first = first_ask(&agent, &settings.call);
-        let update: Value = serde_json::from_str(&update(&agent, &settings, &[], model, first.as_ref())).unwrap();
+        let settings = valid(settings);
+        let first = first_ask(GREETING, &settings.call);
+        let update = update("Be kind.", &settings, &[], model, first.as_ref());
+        let update: Value = serde_json::from_str(&update).unwrap();
         update["session"].clone()
     }
 
@@ -254,8 +250,8 @@ mod tests {
     #[test]
     fn who_speaks_first_is_the_rules_to_say() {
         let first = |call: Value| {
-            let (agent, settings) = agent(&json!({ "voice": "marin", "call": call }));
-            let first = first_ask(&agent, &settings.call);
+            let settings = valid(&json!({ "voice": "marin", "call": call }));
+            let first = first_ask(GREETING, &settings.call);
             let protection = protection(&settings, first.as_ref());
             (first, protection.is_some())
         };
@@ -276,8 +272,8 @@ mod tests {
         assert_eq!(switches(json!({"voice": "ash", "call": {"interruptAfterWords": 2}})), both(false));
         let protected = json!({"voice": "ash", "call": {"firstMessageInterruptible": false}});
         assert_eq!(switches(protected.clone()), both(false));
-        let (agent, settings) = agent(&protected);
-        let lift = protection(&settings, first_ask(&agent, &settings.call).as_ref()).unwrap();
+        let settings = valid(&protected);
+        let lift = protection(&settings, first_ask(GREETING, &settings.call).as_ref()).unwrap();
         let lift: Value = serde_json::from_str(&lift).unwrap();
         assert_eq!(lift["session"]["audio"]["input"]["turn_detection"]["create_response"], true);
     }

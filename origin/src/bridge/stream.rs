@@ -186,7 +186,7 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let replay = session::opening(&settings.call).chain(session::replay(lines)).collect();
     let model = settings.model.clone().unwrap_or_else(|| openai.model.clone());
     let first_ask = match past.last() {
-        None => session::first_ask(&agent, &settings.call),
+        None => session::first_ask(agent.greeting.as_deref(), &settings.call),
         // The caller spoke last, or the agent did not finish.
         Some(last) => (last.role == Speaker::Caller || last.interrupted).then_some(Ask::Turn),
     };
@@ -194,7 +194,7 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let protected = first_ask.as_ref().filter(|_| past.is_empty());
     let setup = Setup {
         stream_sid,
-        session_update: session::update(&agent, settings, &callable, &model, protected),
+        session_update: session::update(&agent.instructions, settings, &callable, &model, protected),
         replay,
         protection: session::protection(settings, protected),
         first_ask,

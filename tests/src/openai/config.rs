@@ -158,6 +158,12 @@ impl Config {
                 return Err(unsupported(&format!("session.{option}"), model));
             }
         }
+        for (at, tool) in self.session["tools"].as_array().into_iter().flatten().enumerate() {
+            let is_reachable = ["server_url", "tunnel_id", "connector_id"].iter().any(|way| tool[way].is_string());
+            if tool["type"] == "mcp" && !is_reachable {
+                return Err(ApiError::missing_parameter(&format!("session.tools[{at}].server_url")));
+            }
+        }
         let input = &self.session["audio"]["input"];
         let Some(transcription) = input["transcription"].as_object() else { return Ok(()) };
         let path = |option: &str| format!("session.audio.input.transcription.{option}");

@@ -36,6 +36,8 @@ pub(super) enum Shape {
     Nullable(&'static Shape),
     /// The first for a string, the second for anything else; the text names what is expected.
     Either(&'static Shape, &'static Shape, &'static str),
+    /// The first for a list, the second for anything else.
+    ListOr(&'static Shape, &'static Shape),
 }
 
 /// A field of an object.
@@ -101,6 +103,8 @@ fn check(path: &str, value: &Value, shape: &Shape) -> Result<(), ApiError> {
         Shape::OpenObject => Err(ApiError::wrong_type(path, "an object", value)),
         Shape::Nullable(_) if value.is_null() => Ok(()),
         Shape::Nullable(shape) => check(path, value, shape),
+        Shape::ListOr(list, _) if value.is_array() => check(path, value, list),
+        Shape::ListOr(_, other) => check(path, value, other),
         Shape::Either(word, other, expected) => match value {
             Value::String(_) => check(path, value, word),
             Value::Null | Value::Bool(_) => Err(ApiError::wrong_type(path, expected, value)),

@@ -1,6 +1,6 @@
 //! What a `session.update` may hold, field by field; a response may override some of it.
 //!
-//! MCP tools are not simulated: an update that holds one is refused as an unsupported type of tool.
+//! MCP servers are taken as the official SDK's types have them; nobody lists or calls their tools.
 
 use super::fields::{Field, LONG, Shape, optional, required};
 
@@ -23,21 +23,61 @@ pub(super) const MAX_OUTPUT_TOKENS: Shape =
 pub(super) const TOOLS: Shape = Shape::List(
     &Shape::Tagged(
         "type",
-        &[(
-            "function",
-            &[
-                required("type", Shape::Any),
-                required("name", Shape::Text(64)),
-                optional("description", Shape::Text(LONG)),
-                optional("parameters", Shape::OpenObject),
-            ],
-        )],
+        &[
+            (
+                "function",
+                &[
+                    required("type", Shape::Any),
+                    required("name", Shape::Text(64)),
+                    optional("description", Shape::Text(LONG)),
+                    optional("parameters", Shape::OpenObject),
+                ],
+            ),
+            (
+                "mcp",
+                &[
+                    required("type", Shape::Any),
+                    required("server_label", Shape::Text(LONG)),
+                    optional("server_url", Shape::Text(LONG)),
+                    optional("tunnel_id", Shape::Text(LONG)),
+                    optional("connector_id", Shape::Text(LONG)),
+                    optional("authorization", Shape::Text(LONG)),
+                    optional("headers", Shape::Nullable(&Shape::OpenObject)),
+                    optional("server_description", Shape::Text(LONG)),
+                    optional("allowed_tools", Shape::Nullable(&ALLOWED_TOOLS)),
+                    optional("require_approval", Shape::Nullable(&APPROVAL)),
+                    optional("allowed_callers", Shape::List(&Shape::Text(LONG), 100)),
+                    optional("defer_loading", Shape::Boolean),
+                ],
+            ),
+        ],
     ),
     128,
 );
+const TOOL_FILTER: &[Field] =
+    &[optional("tool_names", Shape::List(&Shape::Text(LONG), 1000)), optional("read_only", Shape::Boolean)];
+const ALLOWED_TOOLS: Shape = Shape::ListOr(&Shape::List(&Shape::Text(LONG), 1000), &Shape::Object(TOOL_FILTER));
+const APPROVAL: Shape = Shape::Either(
+    &Shape::Word(&["always", "never"]),
+    &Shape::Object(&[optional("always", Shape::Object(TOOL_FILTER)), optional("never", Shape::Object(TOOL_FILTER))]),
+    "a string or an object",
+);
 pub(super) const TOOL_CHOICE: Shape = Shape::Either(
     &Shape::Word(&["none", "auto", "required"]),
-    &Shape::Tagged("type", &[("function", &[required("type", Shape::Any), required("name", Shape::Text(64))])]),
+    &Shape::Tagged(
+        "type",
+        &[
+            ("function", &[required("type", Shape::Any), required("name", Shape::Text(64))]),
+            (
+                "mcp",
+                &[
+                    required("type", Shape::Any),
+                    required("server_label", Shape::Text(LONG)),
+                    optional("name", Shape::Nullable(&Shape::Text(64))),
+                ],
+            ),
+        ],
+    ),
     "a string or an object",
 );
 pub(super) const REASONING: Shape =

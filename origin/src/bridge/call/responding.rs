@@ -34,6 +34,10 @@ impl Call {
         self.retry.forget();
         self.responses.release();
         let tag = created.tag().map(str::to_owned);
+        if tag.is_none() && self.unseen_outputs == 0 {
+            // The server answers the caller, and knows all that anybody wanted to say.
+            self.responses.forget_turn();
+        }
         out.extend(self.responses.created(created.id, tag.as_deref()).map(Action::ToModel));
     }
 

@@ -24,6 +24,7 @@ impl Call {
             return;
         }
         out.push(Action::ToModel(openai::function_output(call_id, output)));
+        self.unseen_outputs += 1;
         if self.tools.0.is_empty() {
             self.ask(now, Ask::Turn, out);
         }

@@ -28,6 +28,7 @@ enum Step {
     FunctionCall,
     ToolDone,
     McpCallEnded,
+    OutputAdded,
     Done { status: &'static str, detail: &'static str },
     Harmless,
     Ends { how: u8 },
@@ -60,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::FunctionCall),
         1 => Just(Step::ToolDone),
         1 => Just(Step::McpCallEnded),
+        1 => Just(Step::OutputAdded),
         1 => Just(Step::Harmless),
     ];
     let respond = prop_oneof![
@@ -178,6 +180,9 @@ impl World {
                 }
             }
             Step::McpCallEnded => script.model(&json!({"type": "response.mcp_call.completed", "item_id": "m"})),
+            Step::OutputAdded => script.model(
+                &json!({"type": "conversation.item.added", "item": {"id": "o", "type": "function_call_output"}}),
+            ),
             Step::Done { status, detail } => {
                 if let Some(active) = self.active.take() {
                     let details = json!({"reason": detail, "error": {"code": detail, "message": ""}});

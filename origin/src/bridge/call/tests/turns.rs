@@ -134,6 +134,8 @@ fn an_aside_does_not_interrupt_and_is_not_answered() {
     script.input(Input::Tick);
     assert!(script.take().is_empty());
     assert!(script.call.agent_speaks());
+    script.model(&done("r1", "completed"));
+    assert!(script.sent_to_model().is_empty(), "nor afterwards");
 }
 
 #[test]
@@ -200,18 +202,37 @@ fn a_turn_can_end_in_a_hole() {
 
 #[test]
 fn a_caller_who_speaks_is_not_talked_over_by_the_outcome_of_a_tool() {
+    // Whether the output is in the conversation when the server answers the caller.
+    for is_seen in [false, true] {
+        let mut script = Script::talking();
+        script.model(&created("r1"));
+        script.model(&json!({"type": "response.output_item.done", "item": {"id": "i", "type": "function_call",
+            "status": "completed", "call_id": "c", "name": "f", "arguments": "{}"}}));
+        script.model(&done("r1", "completed"));
+        script.model(&speech_started());
+        script.take();
+        script.input(Input::ToolDone { call_id: "c".into(), output: "one".into() });
+        let kinds: Vec<_> = script.sent_to_model().iter().map(|event| event["type"].clone()).collect();
+        assert_eq!(kinds, ["conversation.item.create"]);
+        script.model(&committed("c1"));
+        if is_seen {
+            script.model(
+                &json!({"type": "conversation.item.added", "item": {"id": "o", "type": "function_call_output"}}),
+            );
+        }
+        script.model(&created("r2"));
+        script.model(&done("r2", "completed"));
+        let asked = script.sent_to_model().len();
+        assert_eq!(asked, usize::from(!is_seen), "what was said already is not said again");
+    }
+}
+
+#[test]
+fn the_model_goes_on_after_a_tool_that_openai_ran_itself() {
     let mut script = Script::talking();
     script.model(&created("r1"));
-    script.model(&json!({"type": "response.output_item.done", "item": {"id": "i", "type": "function_call",
-        "status": "completed", "call_id": "c", "name": "f", "arguments": "{}"}}));
+    script.model(&json!({"type": "response.mcp_call.completed", "item_id": "m", "output_index": 0}));
+    assert!(script.sent_to_model().is_empty());
     script.model(&done("r1", "completed"));
-    script.model(&speech_started());
-    script.take();
-    script.input(Input::ToolDone { call_id: "c".into(), output: "one".into() });
-    let kinds: Vec<_> = script.sent_to_model().iter().map(|event| event["type"].clone()).collect();
-    assert_eq!(kinds, ["conversation.item.create"]);
-    script.model(&committed("c1"));
-    script.model(&created("r2"));
-    script.model(&done("r2", "completed"));
     assert_eq!(script.sent_to_model()[0]["type"], "response.create");
 }
