@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -44,6 +45,8 @@ pub struct Config {
     pub max_live_calls: Option<usize>,
     /// `TOOLS_ALLOW_PRIVATE=1`: tools may be called on private and link-local addresses.
     pub tools_allow_private: bool,
+    /// Where calls are recorded to, if they are.
+    pub recording: Option<Recording>,
     /// `PRICES_FILE`: a JSON file of what tokens cost; default: the prices that are built in.
     pub prices: PriceTable,
 }
@@ -141,6 +144,40 @@ pub struct Cloudflare {
     pub api_url: Url,
 }
 
+/// Sound recordings.
+#[derive(Debug)]
+pub struct Recording {
+    /// `RECORDING_STORE`.
+    pub store: RecordingStore,
+    /// `RECORDING_SPOOL_DIR`: where recordings are made before they are stored; default `tandem-recordings` in the
+    /// directory for temporary files.
+    pub spool: PathBuf,
+}
+
+/// Where recordings are kept.
+#[derive(Debug)]
+pub enum RecordingStore {
+    /// A directory: an absolute path.
+    Directory(PathBuf),
+    /// A bucket: `s3://bucket` or `s3://bucket/prefix`.
+    S3(S3),
+}
+
+/// A bucket of S3, or of something that speaks like it.
+#[derive(Debug)]
+pub struct S3 {
+    /// Its name.
+    pub bucket: String,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// `AWS_REGION`: default `us-east-1`.
+    pub region: String,
+    /// `AWS_ENDPOINT_URL`: for other services than Amazon's.
+    pub endpoint: Option<Url>,
+    /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; without them the machine's own role counts.
+    pub key: Option<(String, SecretString)>,
+}
+
 /// Which voice systems this origin can run calls on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Systems {
@@ -201,7 +238,7 @@ impl Config {
     }
 
     /// One sentence for each optional service: whether it is on, and what that means.
-    pub fn services(&self) -> [&'static str; 4] {
+    pub fn services(&self) -> [&'static str; 5] {
         let say = |on: bool, yes: &'static str, no: &'static str| if on { yes } else { no };
         [
             say(
@@ -224,6 +261,11 @@ impl Config {
                 "Replication to the edge is on",
                 "Replication to the edge is off: set CLOUDFLARE_ACCOUNT_ID, CLOUDFLARE_API_TOKEN and \
                  CLOUDFLARE_KV_NAMESPACE_ID; until then the edge asks the origin about every call",
+            ),
+            say(
+                self.recording.is_some(),
+                "Recording is on, for agents that ask for it",
+                "Recording is off: set RECORDING_STORE to record calls of agents that ask for it",
             ),
         ]
     }
@@ -290,6 +332,7 @@ impl Vars<'_> {
             self.optional("MAX_LIVE_CALLS").map(|_| self.parsed("MAX_LIVE_CALLS", "", "a number of calls"));
         let tools_allow_private = self.flag("TOOLS_ALLOW_PRIVATE");
         let prices = self.prices();
+        let recording = self.recording();
 
         if let Some(url) = &edge_url
             && (url.path() != "/" || url.query().is_some())
@@ -309,6 +352,7 @@ impl Vars<'_> {
             drain_timeout: Duration::from_secs(drain?),
             max_live_calls: max_live_calls.flatten(),
             tools_allow_private,
+            recording,
             prices: prices?,
         })
     }
@@ -356,6 +400,34 @@ impl Vars<'_> {
         }
         let [account_id, api_token, namespace_id] = values;
         Some(Cloudflare { account_id, api_token: api_token.into(), namespace_id, api_url: api_url? })
+    }
+
+    fn recording(&mut self) -> Option<Recording> {
+        let place = self.optional("RECORDING_STORE")?;
+        let spool = self.optional("RECORDING_SPOOL_DIR").map(PathBuf::from);
+        let spool = spool.unwrap_or_else(|| std::env::temp_dir().join("tandem-recordings"));
+        let store = match place.strip_prefix("s3://") {
+            Some(bucket) => {
+                let (bucket, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
+                let region = self.optional("AWS_REGION").unwrap_or_else(|| "us-east-1".to_owned());
+                let endpoint = match self.optional("AWS_ENDPOINT_URL") {
+                    Some(_) => self.service_url("AWS_ENDPOINT_URL", "https://s3.amazonaws.com"),
+                    None => None,
+                };
+                let key = self.together(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]);
+                let key = key.map(|[id, secret]| (id, secret.into()));
+                RecordingStore::S3(S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned(), region, endpoint, key })
+            }
+            None => RecordingStore::Directory(place.into()),
+        };
+        let is_named = match &store {
+            RecordingStore::Directory(path) => path.is_absolute(),
+            RecordingStore::S3(s3) => !s3.bucket.is_empty(),
+        };
+        if !is_named || !spool.is_absolute() {
+            self.fault("RECORDING_STORE must be an absolute path or s3://bucket, RECORDING_SPOOL_DIR an absolute path");
+        }
+        Some(Recording { store, spool })
     }
 
     fn prices(&mut self) -> Option<PriceTable> {
@@ -498,6 +570,7 @@ mod tests {
             "BIND_ADDR" => Some("8080".to_owned()),
             "MAX_LIVE_CALLS" => Some("many".to_owned()),
             "PRICES_FILE" => Some("/nowhere.json".to_owned()),
+            "RECORDING_STORE" => Some("recordings".to_owned()),
             _ => None,
         })
         .unwrap_err()
@@ -512,6 +585,7 @@ mod tests {
             "BIND_ADDR must",
             "MAX_LIVE_CALLS must",
             "PRICES_FILE must",
+            "RECORDING_STORE must",
         ] {
             assert!(faults.contains(name), "{name}: {faults}");
         }

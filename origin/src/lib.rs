@@ -22,6 +22,7 @@ pub mod live_calls;
 pub mod prices;
 pub mod providers;
 pub mod reconcile;
+pub mod recording;
 pub mod replication;
 pub mod retention;
 pub mod seed;
@@ -44,12 +45,24 @@ use crate::calls::Recorder;
 use crate::config::Config;
 use crate::live_calls::LiveCalls;
 use crate::providers::cloudflare::Kv;
+use crate::recording::{Recordings, StoreFault};
 use crate::telemetry::Metrics;
 
 /// Longest time to open a connection to an outside service.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time for a whole request to one; a caller that needs less says so.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why the parts do not go together.
+#[derive(Debug, thiserror::Error)]
+pub enum AppFault {
+    /// A client of an outside service.
+    #[error("there is no HTTP client")]
+    Client(#[from] reqwest::Error),
+    /// Where recordings are put.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+}
 
 /// What everything in the process shares.
 #[derive(Debug)]
@@ -66,6 +79,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Keeps what calls tell of themselves.
     pub recorder: Recorder,
+    /// Records the sound of calls.
+    pub recordings: Recordings,
     /// Which calls are bridged here.
     pub live: LiveCalls,
     /// Cancelled when the process should stop: nothing new is begun, what runs may finish.
@@ -83,14 +98,21 @@ impl App {
     }
 
     /// Puts the parts together; the caller has opened the database.
-    pub fn new(config: Config, db: PgPool) -> reqwest::Result<Arc<Self>> {
+    pub fn new(config: Config, db: PgPool) -> Result<Arc<Self>, AppFault> {
         let http = http_client()?;
         let tools = tools::Client::new(config.tools_allow_private)?;
         let metrics = Arc::new(Metrics::new());
         let tasks = TaskTracker::new();
         let recorder = Recorder::start(db.clone(), Arc::clone(&metrics), config.prices.clone());
         let (live, shutdown, handover) = (LiveCalls::default(), CancellationToken::new(), CancellationToken::new());
-        Ok(Arc::new(Self { config, db, http, tools, metrics, recorder, live, shutdown, handover, tasks }))
+        let recordings = Recordings::open(
+            config.recording.as_ref(),
+            recorder.clone(),
+            Arc::clone(&metrics),
+            tasks.clone(),
+            shutdown.clone(),
+        )?;
+        Ok(Arc::new(Self { config, db, http, tools, metrics, recorder, recordings, live, shutdown, handover, tasks }))
     }
 }
 

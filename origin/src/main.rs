@@ -131,6 +131,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // What changed while no origin could replicate is sent now.
     replication::enqueue(&mut *app.db.acquire().await?).await?;
 
+    app.recordings.recover();
     let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
     cancel_on_signal(&app)?;
     tracing::info!("Listening on http://{address}");

@@ -11,8 +11,10 @@ use sqlx::PgPool;
 
 use crate::App;
 use crate::inbox;
+use crate::recording;
+use crate::store::recordings::RecordingState;
 use crate::store::{self, StoreError};
-use crate::telemetry::{Metrics, TableLabels};
+use crate::telemetry::{Metrics, OutcomeLabels, TableLabels};
 use crate::tools::once;
 
 /// Rows deleted in one statement: far less than a second's work.
@@ -33,8 +35,10 @@ impl TaskHandler for Prune {
     }
 }
 
-/// Deletes what is too old.
+/// Deletes what is too old, and gives up what nobody has brought.
 pub async fn prune(db: &PgPool, metrics: &Metrics) -> Result<(), StoreError> {
+    let lost = store::recordings::give_up(&mut *db.acquire().await?, recording::GIVE_UP_DAYS).await?;
+    metrics.recordings.get_or_create(&OutcomeLabels { outcome: RecordingState::Lost.as_str() }).inc_by(lost);
     store::inbox::give_up(&mut *db.acquire().await?, inbox::WAIT_HOURS).await?;
     for table in ["webhook_inbox", "tool_runs"] {
         loop {

@@ -75,6 +75,17 @@ pub struct Metrics {
     pub streams_refused: Counter,
     /// `tandem_call_records_dropped_total`: facts of calls lost because too many waited for the database.
     pub call_records_dropped: Counter,
+    /// `tandem_bridge_setup_seconds`: from a stream's start to a session that listens and speaks.
+    pub bridge_setup: Histogram,
+    /// `tandem_turn_latency_seconds`: from the end of a caller's words to the first audio of the answer.
+    pub turn_latency: Histogram,
+    /// `tandem_turn_heard_seconds`: from the end of a caller's words to the first sign that the answer was heard.
+    pub turn_heard: Histogram,
+    /// `tandem_interruptions_total`: times that callers cut the agent off.
+    pub interruptions: Counter,
+    /// `tandem_recordings_total`: recordings, by outcome: `stored`, `partial` (their origin died, or fell behind), `lost`;
+    /// `failed` counts attempts to store one that are made again.
+    pub recordings: Family<OutcomeLabels, Counter>,
     /// `tandem_system_switches_total`: agents switched, by the system they went to.
     pub switches: Family<SystemLabels, Counter>,
 }
@@ -155,6 +166,12 @@ impl Metrics {
             live_calls: Gauge::default(),
             streams_refused: Counter::default(),
             call_records_dropped: Counter::default(),
+            // 10 ms to 20 s, half an octave apart: what matters is between a half and two seconds.
+            bridge_setup: Histogram::new(exponential_buckets(0.01, std::f64::consts::SQRT_2, 23)),
+            turn_latency: Histogram::new(exponential_buckets(0.01, std::f64::consts::SQRT_2, 23)),
+            turn_heard: Histogram::new(exponential_buckets(0.01, std::f64::consts::SQRT_2, 23)),
+            interruptions: Counter::default(),
+            recordings: Family::default(),
             switches: Family::default(),
             registry: Registry::default(),
         };
@@ -203,6 +220,26 @@ impl Metrics {
             "Facts of calls lost because too many waited for the database",
             metrics.call_records_dropped.clone(),
         );
+        registry.register_with_unit(
+            "bridge_setup",
+            "From a stream's start to a session that listens and speaks",
+            Unit::Seconds,
+            metrics.bridge_setup.clone(),
+        );
+        registry.register_with_unit(
+            "turn_latency",
+            "From the end of a caller's words to the first audio of the answer",
+            Unit::Seconds,
+            metrics.turn_latency.clone(),
+        );
+        registry.register_with_unit(
+            "turn_heard",
+            "From the end of a caller's words to the first sign that the answer was heard",
+            Unit::Seconds,
+            metrics.turn_heard.clone(),
+        );
+        registry.register("interruptions", "Times that callers cut the agent off", metrics.interruptions.clone());
+        registry.register("recordings", "Sound recordings, by outcome", metrics.recordings.clone());
         registry.register("system_switches", "Agents switched to a system", metrics.switches.clone());
         Self { registry, ..metrics }
     }

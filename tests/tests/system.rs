@@ -17,6 +17,8 @@ mod input;
 mod leaving;
 #[path = "system/loss.rs"]
 mod loss;
+#[path = "system/records.rs"]
+mod records;
 #[path = "system/speech.rs"]
 mod speech;
 #[path = "system/survival.rs"]

@@ -32,6 +32,7 @@ use super::playback::{Millis, Playback};
 use super::responses::{Ask, Responses};
 use super::transcript::{Line, Role, Transcript};
 use super::twilio::{self, StreamSid};
+use super::waits::{Turn, Waits};
 use super::wire::Audio;
 use crate::store::agents::realtime::call::Keypad;
 
@@ -99,6 +100,14 @@ pub enum Action {
     Line(Line),
     /// Add a response's usage to the call's.
     Usage(serde_json::Value),
+    /// Add what a transcript of the caller's words used.
+    TranscriptUsage(serde_json::Value),
+    /// The session listens and speaks, so many milliseconds after the stream's start.
+    SetUp(Millis),
+    /// The agent has answered.
+    Turn(Turn),
+    /// The caller has cut the agent off.
+    Interrupted,
     /// Note a fault of OpenAI's that the call outlives: code and place.
     Fault {
         /// OpenAI's code.
@@ -140,6 +149,7 @@ pub struct Call {
     fenced: Option<Fenced>,
     retry: Retry,
     transcript: Transcript,
+    waits: Waits,
     tools: RunningTools,
     /// Outputs that were sent, and that the conversation did not hold when it was last heard of.
     unseen_outputs: u32,
@@ -167,6 +177,7 @@ impl Call {
             fenced: None,
             retry: Retry::default(),
             transcript: Transcript::from_position(setup.next_position),
+            waits: Waits::default(),
             tools: RunningTools::default(),
             unseen_outputs: 0,
         }
@@ -231,6 +242,7 @@ impl Call {
         match event {
             twilio::Event::Media { audio, at_ms } => self.caller_audio(now, audio, at_ms, out),
             twilio::Event::Mark(name) => {
+                out.extend(self.waits.mark_returned(now, name.as_str()).map(Action::Turn));
                 for heard in self.playback.mark_returned(now, name.as_str()) {
                     out.extend(self.transcript.heard(&heard).map(Action::Line));
                 }
@@ -278,12 +290,16 @@ impl Call {
             }
             Event::AudioDone(_) => self.mark_end(out),
             Event::SpeechStarted => self.speech_started(now, out),
-            Event::SpeechStopped => self.speech_stopped(now),
+            Event::SpeechStopped => {
+                self.waits.speech_stopped(now);
+                self.speech_stopped(now);
+            }
             Event::Committed(item) => {
                 self.transcript.place(item.as_str(), Role::Caller);
                 self.turn_closed(now, out);
             }
-            Event::CallerTranscript(item, text) => {
+            Event::CallerTranscript(item, text, usage) => {
+                out.extend(usage.and_then(|usage| serde_json::from_str(usage.get()).ok()).map(Action::TranscriptUsage));
                 out.extend(self.transcript.caller_said(item.as_str(), text.as_str()).map(Action::Line));
             }
             Event::TranscriptDelta(item, text) => self.transcript.agent_says(item.as_str(), text.as_str()),
@@ -303,6 +319,7 @@ impl Call {
 
     /// The end, once.
     fn end(&mut self, now: Millis, reason: EndReason, out: &mut Vec<Action>) {
+        out.extend(self.waits.cut(now).map(Action::Turn));
         for heard in self.playback.clear(now) {
             out.extend(self.transcript.cut(&heard.part.item_id, heard.heard_ms).map(Action::Line));
         }

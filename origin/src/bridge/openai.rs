@@ -27,8 +27,8 @@ pub enum Event<'a> {
     SpeechStopped,
     /// The caller's turn is closed and has become an item.
     Committed(ItemId<'a>),
-    /// What the caller said, from a separate model that may be late.
-    CallerTranscript(ItemId<'a>, Text<'a>),
+    /// What the caller said, from a separate model that may be late, and what that model used.
+    CallerTranscript(ItemId<'a>, Text<'a>, Option<&'a RawValue>),
     /// A response has begun.
     ResponseCreated(ResponseCreated),
     /// A piece of the agent's audio.
@@ -201,6 +201,8 @@ struct Frame<'a> {
     error: Option<&'a RawValue>,
     #[serde(borrow)]
     rate_limits: Option<&'a RawValue>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -273,7 +275,7 @@ impl<'a> Event<'a> {
             "input_audio_buffer.speech_stopped" => Some(Self::SpeechStopped),
             "input_audio_buffer.committed" => item_id.map(Self::Committed),
             "conversation.item.input_audio_transcription.completed" => {
-                item_id.zip(transcript).map(|(item, text)| Self::CallerTranscript(item, text))
+                item_id.zip(transcript).map(|(item, text)| Self::CallerTranscript(item, text, frame.usage))
             }
             "response.created" => Some(Self::ResponseCreated(read(frame.response)?)),
             "response.output_audio.done" => response_id.map(Self::AudioDone),

@@ -30,8 +30,12 @@ const TOOL_QUEUE: usize = 64;
 pub trait Effects {
     /// Starts a tool. Its output goes to `done`, some time.
     fn run_tool(&mut self, call: FunctionCall, done: mpsc::Sender<ToolDone>);
-    /// Keeps a line, usage or a fault.
+    /// Keeps a line, usage, a time or a fault.
     fn note(&mut self, action: Action);
+    /// Hears a message of Twilio's, for the recording.
+    fn from_twilio(&self, _message: &Utf8Bytes) {}
+    /// Hears a message to Twilio, for the recording.
+    fn to_twilio(&self, _message: &str) {}
 }
 
 /// A tool's output.
@@ -97,10 +101,13 @@ pub async fn run(
         };
         let now = millis(started);
         match &woken {
-            Woken::Caller(Some(text)) => match CallerEvent::parse(text) {
-                Ok(event) => call.handle(now, Input::Caller(event), &mut out),
-                Err(error) => tracing::warn!(%error, "Twilio sent a message that cannot be read"),
-            },
+            Woken::Caller(Some(text)) => {
+                effects.from_twilio(text);
+                match CallerEvent::parse(text) {
+                    Ok(event) => call.handle(now, Input::Caller(event), &mut out),
+                    Err(error) => tracing::warn!(%error, "Twilio sent a message that cannot be read"),
+                }
+            }
             Woken::Caller(None) => call.handle(now, Input::CallerGone, &mut out),
             Woken::Model(Some(text)) => match ModelEvent::parse(text) {
                 Ok(event) => call.handle(now, Input::Model(event), &mut out),
@@ -164,6 +171,7 @@ async fn perform(
             match action {
                 Action::ToCaller(text) => {
                     to_caller = true;
+                    effects.to_twilio(&text);
                     if !sent(caller.feed(CallerMessage::text(text))).await {
                         lost = Some(Input::CallerGone);
                     }
@@ -177,8 +185,8 @@ async fn perform(
                     }
                 }
                 Action::RunTool(function) => effects.run_tool(function, tool_done.clone()),
-                Action::Line(_) | Action::Usage(_) | Action::Fault { .. } => effects.note(action),
                 Action::End(reason) => ended = Some(reason),
+                note => effects.note(note),
             }
         }
         if to_caller && !sent(caller.flush()).await {

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use shared::stream_token::{self, StreamGrant, TokenError};
-use shared::{CallId, CallSid, SystemType};
+use shared::{CallSid, SystemType};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::call::{Action, Call, Setup};
 use super::openai::FunctionCall;
 use super::pump::{self, Effects, ToolDone};
+use super::record::CallRecord;
 use super::responses::Ask;
 use super::session;
 use super::transcript::Role;
@@ -29,6 +30,7 @@ use crate::calls::{Entry, ToolRun};
 use crate::end_reason::Ending;
 use crate::live_calls::LiveStream;
 use crate::providers::openai;
+use crate::recording::Tap;
 use crate::store::agents::Agent;
 use crate::store::calls::{CallStatus, NewCall};
 use crate::store::tools::ToolTarget;
@@ -99,7 +101,7 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
         }
     };
     let Admitted { model, setup, mut effects, live } = admitted;
-    let (call_sid, agent_id) = (effects.call_sid.clone(), effects.agent.id);
+    let (call_sid, agent_id) = (effects.record.call_sid.clone(), effects.agent.id);
     tracing::info!(%call_sid, %agent_id, system = "openai-realtime", "media stream started");
     app.metrics.live_calls.inc();
     let connecting = openai::connect(app.config.openai.as_ref(), &model);
@@ -107,7 +109,7 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
         Box::pin(pump::run(socket, Call::new(setup, 0), connecting, app.handover.cancelled(), &mut effects)).await;
     let reason = ended.reason;
     if reason.ends_call() {
-        app.recorder.record(effects.call_id, Entry::Ended(Ending::of_bridge(reason.as_str())));
+        app.recorder.record(effects.record.call_id, Entry::Ended(Ending::of_bridge(reason.as_str())));
     } else {
         // Whoever takes the call up replays what is written.
         let _ = timeout(FLUSH_LIMIT, app.recorder.flush()).await;
@@ -174,6 +176,8 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
         return Err(Refused::AtCapacity);
     };
     let past = transcript_items::of_call(&mut conn, call.id).await?;
+    let interruptions = store::call_facts::of_call(&mut conn, call.id).await?.interruptions;
+    let interruptions = interruptions.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     drop(conn);
 
     let settings = agent.realtime.as_ref().ok_or(Refused::NotConfigured)?;
@@ -202,14 +206,19 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
         keypad: settings.call.keypad.clone(),
         next_position: past.last().map_or(0, |item| u32::try_from(item.position).unwrap_or(0) + 1),
     };
-    let effects = CallEffects {
-        app: Arc::clone(app),
-        agent,
+    let record = CallRecord {
         call_id: call.id,
         call_sid,
         model: model.clone(),
+        transcription_model: settings.transcription.as_ref().map(|transcription| transcription.model.clone()),
         usage: Usage::kept(&call.usage),
+        interruptions,
+        recorder: app.recorder.clone(),
+        metrics: Arc::clone(&app.metrics),
     };
+    let is_recorded = settings.call.recording == Some(true);
+    let tap = if is_recorded { app.recordings.begin(agent.project_id, call.id) } else { None };
+    let effects = CallEffects { app: Arc::clone(app), agent, record, tap };
     Ok(Admitted { model, setup, effects, live })
 }
 
@@ -246,15 +255,14 @@ async fn pin(conn: &mut sqlx::PgConnection, agent: &Agent, grant: &StreamGrant) 
 struct CallEffects {
     app: Arc<App>,
     agent: Agent,
-    call_id: CallId,
-    call_sid: CallSid,
-    model: String,
-    usage: Usage,
+    record: CallRecord,
+    /// Hears the call, if it is recorded.
+    tap: Option<Tap>,
 }
 
 impl Effects for CallEffects {
     fn run_tool(&mut self, call: FunctionCall, done: mpsc::Sender<ToolDone>) {
-        let (app, agent_id, record) = (Arc::clone(&self.app), self.agent.id, self.call_id);
+        let (app, agent_id, record) = (Arc::clone(&self.app), self.agent.id, self.record.call_id);
         tokio::spawn(async move {
             let call_id = record.to_string();
             let arguments = serde_json::from_str(&call.arguments).unwrap_or(Value::Null);
@@ -274,15 +282,18 @@ impl Effects for CallEffects {
     }
 
     fn note(&mut self, action: Action) {
-        let call_sid = &self.call_sid;
-        match action {
-            Action::Line(line) => self.app.recorder.record(self.call_id, Entry::Line(line)),
-            Action::Usage(usage) => {
-                self.usage.add_response(&self.model, &usage);
-                self.app.recorder.record(self.call_id, Entry::Usage(self.usage.clone()));
-            }
-            Action::Fault { code, context } => tracing::warn!(%call_sid, code, context, "OpenAI reports a fault"),
-            Action::ToCaller(_) | Action::ToModel(_) | Action::RunTool(_) | Action::End(_) => {}
+        self.record.note(action);
+    }
+
+    fn from_twilio(&self, message: &Utf8Bytes) {
+        if let Some(tap) = &self.tap {
+            tap.from_twilio(message);
+        }
+    }
+
+    fn to_twilio(&self, message: &str) {
+        if let Some(tap) = &self.tap {
+            tap.to_twilio(message);
         }
     }
 }

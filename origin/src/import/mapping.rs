@@ -329,6 +329,7 @@ pub const ACTED_ON: &[Setting] = &[
     Setting::Keywords,
     Setting::Opening,
     Setting::ReasoningEffort,
+    Setting::Recording,
 ];
 
 impl Setting {

@@ -249,6 +249,12 @@ impl World {
         self.tandem.ended_call(call.sid().as_str()).await.or_tell(call, "the record is not complete")
     }
 
+    /// A line of the origin's metrics by what it begins with: the number in it, 0 without such a line.
+    pub(crate) async fn metric(&self, line: &str) -> f64 {
+        let (_, text) = send(self.client.get(self.tandem.api("/metrics"))).await;
+        text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok()).unwrap_or_default()
+    }
+
     /// A webhook signed by Twilio over the public `base`, sent to where that leads.
     pub(crate) fn twilio(&self, base: &str, path: &str, params: &[(&str, &str)]) -> reqwest::RequestBuilder {
         let url = format!("{base}{path}");

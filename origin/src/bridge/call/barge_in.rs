@@ -42,9 +42,11 @@ impl Call {
             self.settle(out);
             self.fenced = Some(Fenced { id, settled: Vec::new(), then: Vec::new() });
         }
+        out.extend(self.waits.cut(now).map(Action::Turn));
         if self.playback.is_idle() {
             return;
         }
+        out.push(Action::Interrupted);
         for heard in self.playback.clear(now) {
             // A later part of an item of which the first was heard cannot be deleted alone.
             if heard.heard_ms > 0 || heard.part.content_index > 0 {

@@ -44,6 +44,7 @@ impl Call {
     pub(super) fn confirmed(&mut self, now: Millis, out: &mut Vec<Action>) {
         let Phase::Opening(opening) = &mut self.phase else { return };
         let held = std::mem::take(&mut opening.held);
+        out.push(Action::SetUp(now.saturating_sub(opening.since)));
         self.phase = Phase::Talking;
         self.responses.release();
         out.extend(std::mem::take(&mut self.replay).into_iter().map(Action::ToModel));

@@ -57,14 +57,20 @@ impl Call {
         for piece in audio.pieces(PIECE_BYTES) {
             out.push(Action::ToCaller(self.stream.media(piece)));
             let mark = self.playback.sent(now, part, piece.byte_len());
-            out.extend(mark.map(|mark| Action::ToCaller(self.stream.mark(&mark))));
+            self.waits.audio(now);
+            if let Some(mark) = mark {
+                self.waits.mark_sent(&mark);
+                out.push(Action::ToCaller(self.stream.mark(&mark)));
+            }
         }
     }
 
     /// Nothing more of an item comes: its end is marked, so that it is known when it was heard.
     pub(super) fn mark_end(&mut self, out: &mut Vec<Action>) {
-        let mark = self.playback.mark();
-        out.extend(mark.map(|mark| Action::ToCaller(self.stream.mark(&mark))));
+        if let Some(mark) = self.playback.mark() {
+            self.waits.mark_sent(&mark);
+            out.push(Action::ToCaller(self.stream.mark(&mark)));
+        }
     }
 
     pub(super) fn response_done(&mut self, now: Millis, done: ResponseDone, out: &mut Vec<Action>) {

@@ -71,7 +71,16 @@ impl Script {
             "content_index": 0, "delta": delta}));
     }
 
+    /// What is to be done, without what is only measured.
     fn take(&mut self) -> Vec<Action> {
+        self.take_all().into_iter().filter(|action| !is_measured(action)).collect()
+    }
+
+    fn measured(&mut self) -> Vec<Action> {
+        self.take_all().into_iter().filter(is_measured).collect()
+    }
+
+    fn take_all(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.out)
     }
 
@@ -128,6 +137,35 @@ fn done(id: &str, status: &str) -> Value {
 
 fn mark_names(messages: &[Value]) -> Vec<String> {
     messages.iter().filter_map(|m| m["mark"]["name"].as_str().map(str::to_owned)).collect()
+}
+
+fn is_measured(action: &Action) -> bool {
+    matches!(action, Action::SetUp(_) | Action::Turn(_) | Action::Interrupted | Action::TranscriptUsage(_))
+}
+
+#[test]
+fn times_interruptions_and_what_transcripts_use_are_told() {
+    let mut script = Script::opening(None);
+    script.now = 340;
+    script.model(&confirmed("audio/pcmu"));
+    assert_eq!(script.measured(), [Action::SetUp(340)]);
+
+    script.now = 2000;
+    script.model(&json!({"type": "input_audio_buffer.speech_stopped", "audio_end_ms": 1500, "item_id": "caller"}));
+    let usage = json!({"type": "duration", "seconds": 2});
+    script.model(&json!({"type": "conversation.item.input_audio_transcription.completed", "item_id": "caller",
+        "content_index": 0, "transcript": "Hello?", "usage": usage}));
+    assert_eq!(script.measured(), [Action::TranscriptUsage(usage)]);
+    script.model(&json!({"type": "response.created", "response": {"id": "r1"}}));
+    script.now = 2450;
+    script.agent_speaks("r1", "agent", 400);
+    let marks: Vec<Value> = script.sent_to_caller().into_iter().filter(|sent| sent["event"] == "mark").collect();
+    script.now = 2700;
+    script.caller(&json!({"event": "mark", "mark": {"name": marks[0]["mark"]["name"]}}));
+    let turn = Turn { ended_ago_ms: 700, first_audio_ms: 450, first_heard_ms: Some(700) };
+    assert_eq!(script.measured(), [Action::Turn(turn)]);
+    script.model(&json!({"type": "input_audio_buffer.speech_started", "audio_start_ms": 2500, "item_id": "next"}));
+    assert_eq!(script.measured(), [Action::Interrupted]);
 }
 
 #[test]

@@ -222,10 +222,11 @@ fn nothing_set_is_reported_as_what_callers_hear() {
     assert_eq!(realtime.call.recording, Some(true));
     let defaults: Vec<_> = conversion.report.fields.iter().filter(|entry| entry.source == Source::Default).collect();
     let paths: Vec<&str> = defaults.iter().map(|entry| entry.path.as_str()).collect();
-    for path in ["maxDurationSeconds", "silenceTimeoutSeconds", "backgroundSound", "artifactPlan.recordingEnabled"] {
+    for path in ["maxDurationSeconds", "silenceTimeoutSeconds", "backgroundSound"] {
         assert!(paths.contains(&path), "{path} in {paths:?}");
         assert_eq!(status(&conversion, path), (Status::CarriedInactive, false));
     }
+    assert_eq!(status(&conversion, "artifactPlan.recordingEnabled"), (Status::Carried, false));
     assert_eq!(status(&conversion, "voice"), (Status::Approximated, true), "callers hear another voice");
     assert!(!paths.contains(&"firstMessageInterruptionsEnabled"), "there is no first message");
     let greeting = plain(json!({"firstMessage": "Hello"}));
