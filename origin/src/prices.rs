@@ -85,6 +85,8 @@ pub enum CostSource {
     PriceTable,
     /// Vapi's own account of it.
     Vapi,
+    /// Both, of a call that began here and went to Vapi.
+    Both,
 }
 
 /// The cost of a call.
@@ -112,6 +114,24 @@ pub struct CostItem {
     pub what: String,
     /// In millionths of a dollar.
     pub microusd: u64,
+}
+
+impl Cost {
+    /// This beside what was spent before, elsewhere.
+    #[must_use]
+    pub fn beside(self, before: Self) -> Self {
+        let mut items = before.items;
+        items.extend(self.items);
+        let mut unpriced = before.unpriced;
+        unpriced.extend(self.unpriced);
+        Self {
+            microusd: self.microusd.zip(before.microusd).map(|(one, other)| one + other),
+            source: CostSource::Both,
+            prices_as_of: before.prices_as_of,
+            items,
+            unpriced,
+        }
+    }
 }
 
 impl PriceTable {

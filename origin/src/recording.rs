@@ -81,12 +81,12 @@ pub struct Tap {
 
 impl Tap {
     /// Twilio says something.
-    pub fn from_twilio(&self, message: &Utf8Bytes) {
+    pub fn twilio_said(&self, message: &Utf8Bytes) {
         self.pass(Passed::FromTwilio(self.now_ms(), message.clone()));
     }
 
     /// Twilio is told something.
-    pub fn to_twilio(&self, message: &str) {
+    pub fn twilio_told(&self, message: &str) {
         self.pass(Passed::ToTwilio(self.now_ms(), message.to_owned()));
     }
 

@@ -33,9 +33,9 @@ pub trait Effects {
     /// Keeps a line, usage, a time or a fault.
     fn note(&mut self, action: Action);
     /// Hears a message of Twilio's, for the recording.
-    fn from_twilio(&self, _message: &Utf8Bytes) {}
+    fn twilio_said(&self, _message: &Utf8Bytes) {}
     /// Hears a message to Twilio, for the recording.
-    fn to_twilio(&self, _message: &str) {}
+    fn twilio_told(&self, _message: &str) {}
 }
 
 /// A tool's output.
@@ -102,7 +102,7 @@ pub async fn run(
         let now = millis(started);
         match &woken {
             Woken::Caller(Some(text)) => {
-                effects.from_twilio(text);
+                effects.twilio_said(text);
                 match CallerEvent::parse(text) {
                     Ok(event) => call.handle(now, Input::Caller(event), &mut out),
                     Err(error) => tracing::warn!(%error, "Twilio sent a message that cannot be read"),
@@ -171,7 +171,7 @@ async fn perform(
             match action {
                 Action::ToCaller(text) => {
                     to_caller = true;
-                    effects.to_twilio(&text);
+                    effects.twilio_told(&text);
                     if !sent(caller.feed(CallerMessage::text(text))).await {
                         lost = Some(Input::CallerGone);
                     }

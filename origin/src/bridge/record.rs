@@ -53,6 +53,8 @@ impl CallRecord {
             Action::SetUp(ms) => {
                 self.metrics.bridge_setup.observe(seconds(ms));
                 self.record(Entry::Setup(ms));
+                // Nobody has interrupted yet, which is to be told from not known.
+                self.record(Entry::Interruptions(self.interruptions));
             }
             Action::Turn(turn) => self.turn(turn),
             Action::Interrupted => {

@@ -285,15 +285,15 @@ impl Effects for CallEffects {
         self.record.note(action);
     }
 
-    fn from_twilio(&self, message: &Utf8Bytes) {
+    fn twilio_said(&self, message: &Utf8Bytes) {
         if let Some(tap) = &self.tap {
-            tap.from_twilio(message);
+            tap.twilio_said(message);
         }
     }
 
-    fn to_twilio(&self, message: &str) {
+    fn twilio_told(&self, message: &str) {
         if let Some(tap) = &self.tap {
-            tap.to_twilio(message);
+            tap.twilio_told(message);
         }
     }
 }

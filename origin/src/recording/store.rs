@@ -55,7 +55,7 @@ impl Store {
 
     /// Puts a recording at its key; nothing is there before all of it is. Tells its size.
     pub(super) async fn put(&self, key: &str, spool: &mut Spool) -> std::io::Result<u64> {
-        let path = Path::from_iter(self.prefix.parts().chain(Path::from(key).parts()));
+        let path: Path = self.prefix.parts().chain(Path::from(key).parts()).collect();
         let mut writer = BufWriter::with_capacity(Arc::clone(&self.objects), path, PART_BYTES).with_max_concurrency(1);
         match spool.write_wav(&mut writer).await {
             Ok(bytes) => {

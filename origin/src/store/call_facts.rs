@@ -13,6 +13,8 @@ use crate::prices::Cost;
 pub struct CallFacts {
     /// The provider's own word for why the call ended.
     pub end_detail: Option<String>,
+    /// Tokens, minutes and the like, in the terms of whoever ran it.
+    pub usage: Value,
     /// What it cost. `None`: nobody has told.
     pub cost: Option<Cost>,
     /// From the start of its last stream to a session that listens and speaks, in milliseconds.
@@ -28,7 +30,7 @@ pub struct CallFacts {
 /// The facts of a call that there is.
 pub async fn of_call(conn: &mut PgConnection, call: CallId) -> Result<CallFacts> {
     let row = sqlx::query!(
-        "select end_detail, cost, setup_ms, interruptions, told_latency_ms, reported_at from calls where id = $1",
+        "select end_detail, usage, cost, setup_ms, interruptions, told_latency_ms, reported_at from calls where id = $1",
         call.0
     )
     .fetch_one(conn)
@@ -36,6 +38,7 @@ pub async fn of_call(conn: &mut PgConnection, call: CallId) -> Result<CallFacts>
     let cost = row.cost.map(serde_json::from_value).transpose().map_err(|_| StoreError::Corrupt("cost"))?;
     Ok(CallFacts {
         end_detail: row.end_detail,
+        usage: row.usage,
         cost,
         setup_ms: row.setup_ms,
         interruptions: row.interruptions,

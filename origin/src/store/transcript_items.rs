@@ -100,6 +100,18 @@ pub async fn write(conn: &mut PgConnection, items: &[(CallId, TranscriptItem)]) 
     Ok(())
 }
 
+/// Where the transcript goes on after what the bridge has written of it.
+pub async fn after_bridged(conn: &mut PgConnection, call: CallId) -> Result<i32> {
+    let next = sqlx::query_scalar!(
+        r#"select coalesce(max(position) + 1, 0) as "next!" from transcript_items
+           where call_id = $1 and item_id is not null"#,
+        call.0
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(next)
+}
+
 /// The call's transcript, in order.
 pub async fn of_call(conn: &mut PgConnection, call: CallId) -> Result<Vec<TranscriptItem>> {
     let rows = sqlx::query!(

@@ -126,7 +126,13 @@ impl Report {
             store::calls::answered(conn, call, at.min(ended_at)).await?;
         }
         if let Some(cost) = self.bill() {
-            let usage = json!({ "costUsd": self.cost, "costs": self.costs });
+            let facts = store::call_facts::of_call(conn, call).await?;
+            let before = facts.cost.filter(|cost| cost.source == CostSource::PriceTable);
+            let mut usage = json!({ "costUsd": self.cost, "costs": self.costs });
+            if before.is_some() {
+                usage["bridged"] = facts.usage;
+            }
+            let cost = before.map_or(cost.clone(), |before| cost.beside(before));
             store::call_facts::set_usage(conn, call, &usage, Some(&cost)).await?;
         }
         let started_at = self.started_at();
@@ -150,7 +156,10 @@ impl Report {
         for tool in tools(&artifact.messages, ended_at) {
             store::call_tools::write(conn, call, &tool).await?;
         }
-        let items: Vec<_> = transcript(artifact.messages, ended_at).into_iter().map(|item| (call, item)).collect();
+        // A call that began here and went to Vapi has a beginning that Vapi knows nothing of.
+        let first = store::transcript_items::after_bridged(conn, call).await?;
+        let items: Vec<_> =
+            transcript(artifact.messages, first, ended_at).into_iter().map(|item| (call, item)).collect();
         store::transcript_items::write(conn, &items).await
     }
 
@@ -190,7 +199,7 @@ impl Artifact {
     }
 }
 
-fn transcript(messages: Vec<Said>, ended_at: OffsetDateTime) -> Vec<TranscriptItem> {
+fn transcript(messages: Vec<Said>, first: i32, ended_at: OffsetDateTime) -> Vec<TranscriptItem> {
     messages
         .into_iter()
         .filter_map(|said| {
@@ -201,9 +210,9 @@ fn transcript(messages: Vec<Said>, ended_at: OffsetDateTime) -> Vec<TranscriptIt
             };
             Some((role, said))
         })
-        .enumerate()
-        .map(|(position, (role, said))| TranscriptItem {
-            position: i32::try_from(position).unwrap_or(i32::MAX),
+        .zip(first..)
+        .map(|((role, said), position)| TranscriptItem {
+            position,
             role,
             text: said.message,
             item_id: None,
@@ -314,10 +323,10 @@ mod tests {
 
     #[test]
     fn a_report_becomes_a_transcript_in_order() {
-        let items = transcript(messages(), OffsetDateTime::UNIX_EPOCH);
+        let items = transcript(messages(), 3, OffsetDateTime::UNIX_EPOCH);
         let told: Vec<_> =
             items.iter().map(|item| (item.position, item.role, item.text.as_str(), item.heard_ms)).collect();
-        assert_eq!(told, [(0, Speaker::Assistant, "Hello", Some(900)), (1, Speaker::Caller, "A table", None)]);
+        assert_eq!(told, [(3, Speaker::Assistant, "Hello", Some(900)), (4, Speaker::Caller, "A table", None)]);
         assert_eq!(items[0].at.unix_timestamp(), 1_795_359_601);
     }
 

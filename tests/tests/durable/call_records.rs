@@ -94,6 +94,31 @@ async fn a_report_takes_effect_once_under_whatever_name() {
     assert_eq!(world.count("select count(*) from call_tools").await, 1);
 }
 
+/// A call that began here and went to Vapi keeps its beginning: its words, and what they cost.
+#[tokio::test]
+async fn a_call_that_went_to_vapi_keeps_what_was_said_before() {
+    let world = World::start().await;
+    world.vapi(message("status-update", "call-1", &json!({ "status": "in-progress" }))).await;
+    world
+        .execute(
+            r#"insert into transcript_items (call_id, position, role, text, item_id)
+               select id, 0, 'assistant', 'Good day', 'item_1' from calls;
+               update calls set usage = '{"total_tokens": 5}', cost_microusd = 100,
+                   cost = '{"microusd": 100, "source": "price-table", "pricesAsOf": "2026-11-22",
+                            "items": [{"what": "m audio out", "microusd": 100}]}'"#,
+        )
+        .await;
+    assert_eq!(world.vapi(report("call-1", "A table")).await.status, 200);
+
+    let call = world.vapi_call("call-1").await;
+
+    let lines: Vec<_> = call["transcript"].as_array().expect("a list").iter().map(|line| &line["text"]).collect();
+    assert_eq!(lines, ["Good day", "Hello", "A table"]);
+    assert_eq!((&call["cost"]["microusd"], &call["cost"]["source"]), (&json!(88_000), &json!("both")));
+    assert_eq!((&call["usage"]["bridged"]["total_tokens"], &call["usage"]["costUsd"]), (&json!(5), &json!(0.0879)));
+    assert_eq!(world.count("select cost_microusd from calls").await, 88_000);
+}
+
 /// What a tool of ours did for Vapi is on record at once, and the report adds nothing to it.
 #[tokio::test]
 async fn tools_that_ran_for_vapi_are_on_record() {
@@ -128,4 +153,28 @@ async fn tools_that_ran_for_vapi_are_on_record() {
     assert_eq!((&slots["outcome"], &fails["outcome"]), (&json!("ok"), &json!("failed")));
     assert!(slots["durationMs"].is_u64() && slots["startedAt"].is_string(), "{slots}");
     assert_eq!(fails["result"], "The tool failed. It may or may not have taken effect.");
+}
+
+/// A recording whose origin never came back is not waited for for ever.
+#[tokio::test]
+async fn a_recording_that_nobody_brings_is_lost_in_the_end() {
+    let world = World::start().await;
+    for call in ["call-1", "call-2"] {
+        world.vapi(message("status-update", call, &json!({ "status": "ended" }))).await;
+    }
+    world
+        .execute(
+            "insert into recordings (id, call_id, state, key, started_at)
+             select gen_random_uuid(), id, 'recording', vapi_call_id, started_at from calls;
+             update calls set started_at = started_at - interval '9 days', ended_at = now() - interval '8 days'
+             where vapi_call_id = 'call-1';
+             update calls set ended_at = now() where vapi_call_id = 'call-2'",
+        )
+        .await;
+
+    origin::retention::prune(&world.app.db, &world.app.metrics).await.expect("a run");
+
+    assert_eq!(world.vapi_call("call-1").await["recordings"][0]["state"], "lost");
+    assert_eq!(world.vapi_call("call-2").await["recordings"][0]["state"], "recording");
+    assert_eq!(world.metric(r#"tandem_recordings_total{outcome="lost"}"#), 1);
 }
