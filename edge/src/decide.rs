@@ -8,7 +8,7 @@ use shared::AgentId;
 use shared::decision::{Rejection, VapiDecision, VoiceDecision, decide_vapi, decide_voice};
 use shared::route::{AssistantRoute, Lookup, NumberRoute};
 use shared::stream_token::StreamGrant;
-use shared::twilio::answer::{self, path};
+use shared::twilio::answer::{self, Back, path};
 use shared::twilio::webhook::CallWebhook;
 use shared::vapi::answer::{Refusal, refuse};
 use shared::vapi::message::{Message, MessageType};
@@ -123,8 +123,8 @@ impl Plan {
 pub fn decide(webhook: &Webhook, replica: &Replica, context: Context<'_>) -> Plan {
     match webhook {
         Webhook::Voice(webhook) => voice(&webhook.call, replica, context),
-        Webhook::Resume(TwilioWebhook { .. }) => {
-            let action = ask(VOICE_LIMIT_MS, hold(path::RESUME, context));
+        Webhook::Resume(webhook) => {
+            let action = ask(VOICE_LIMIT_MS, hold(&resume_path(&webhook.call, context), context));
             Plan::new("resume", ReplicaState::NotAsked, action)
         }
         Webhook::CallEvent(TwilioWebhook { .. }) => {
@@ -137,6 +137,11 @@ pub fn decide(webhook: &Webhook, replica: &Replica, context: Context<'_>) -> Pla
 
 fn ask(limit_ms: u32, otherwise: Reply) -> Action {
     Action::Forward(Forwarding::Ask { limit_ms, otherwise })
+}
+
+/// Where Twilio asks again: what it told with this request is not told again.
+fn resume_path(call: &CallWebhook, Context { head, .. }: Context<'_>) -> String {
+    Back::read(head.query(), call.dialled).map_or_else(|| path::RESUME.to_owned(), Back::path)
 }
 
 fn hold(path: &str, Context { settings, head, .. }: Context<'_>) -> Reply {
@@ -218,6 +223,7 @@ fn read<R: DeserializeOwned>(replica: &Replica, belongs: impl Fn(&R) -> bool) ->
 mod tests {
     use serde_json::{Value, json};
     use shared::stream_token;
+    use shared::twilio::webhook::{CallStatus, DialOutcome};
 
     use super::*;
     use crate::admit::tests::{NOW, head};
@@ -237,9 +243,24 @@ mod tests {
             account_sid: None,
             to: to.map(|to| to.parse().unwrap()),
             from: None,
-            status: shared::twilio::webhook::CallStatus::Ringing,
+            status: CallStatus::Ringing,
+            dialled: None,
         };
         Webhook::Voice(TwilioWebhook { call, delivery: "d".into() })
+    }
+
+    #[test]
+    fn a_call_that_waits_keeps_what_it_came_back_from() {
+        let Webhook::Voice(mut webhook) = voice_to(None) else { panic!("not a call") };
+        webhook.call.dialled = Some(DialOutcome::Busy);
+        let held = |query: &str| {
+            let head = head("POST", &format!("/twilio/resume{query}"), &[]);
+            let settings = settings();
+            let context = Context { settings: &settings, head: &head, now: NOW };
+            format!("{:?}", decide(&Webhook::Resume(webhook.clone()), &Replica::NotAsked, context).action)
+        };
+        assert!(held("?after=2").contains("/twilio/resume?after=2&amp;dialled=busy&amp;attempt=2"), "{}", held("?after=2"));
+        assert!(held("").contains("/twilio/resume?attempt=2"), "{}", held(""));
     }
 
     fn number(number_system: &str, agent_system: &str, more: &[(&str, &str)]) -> Replica {

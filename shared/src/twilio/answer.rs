@@ -1,6 +1,7 @@
 //! The TwiML answers that edge and origin give, so that both give the same.
 
-use super::twiml::{Verb, render};
+use super::twiml::{DialTarget, Verb, render};
+use super::webhook::DialOutcome;
 use crate::E164;
 use crate::decision::Rejection;
 
@@ -59,7 +60,12 @@ pub fn reject(rejection: &Rejection) -> String {
 pub fn dial(number: &E164) -> String {
     render(&[
         Verb::Say("Please hold while we connect you.".to_owned()),
-        Verb::Dial { number: number.to_string(), action: None, timeout_seconds: DIAL_TIMEOUT_SECONDS },
+        Verb::Dial {
+            target: DialTarget::number(number.as_str()),
+            caller_id: None,
+            action: None,
+            timeout_seconds: DIAL_TIMEOUT_SECONDS,
+        },
         Verb::Say("We are sorry, nobody could take your call. Please try again later. Goodbye.".to_owned()),
         Verb::Hangup,
     ])
@@ -73,8 +79,45 @@ pub fn hold(base: &str, path: &str, attempt: u32) -> String {
     render(&[
         Verb::Say("One moment, please.".to_owned()),
         Verb::Pause(HOLD_PAUSE_SECONDS),
-        Verb::Redirect(format!("{base}{path}?attempt={}", attempt + 1)),
+        Verb::Redirect(format!("{base}{path}{}attempt={}", if path.contains('?') { '&' } else { '?' }, attempt + 1)),
     ])
+}
+
+/// Puts the caller through to somebody; Twilio comes back with what came of it.
+pub fn transfer(base: &str, step: u32, target: DialTarget, caller_id: Option<String>) -> String {
+    let action = Some(format!("{base}{}", Back { step, dialled: None }.path()));
+    render(&[Verb::Dial { target, caller_id, action, timeout_seconds: DIAL_TIMEOUT_SECONDS }])
+}
+
+/// Presses keys towards the other side; Twilio comes back afterwards.
+pub fn press(base: &str, step: u32, keys: &str) -> String {
+    let back = format!("{base}{}", Back { step, dialled: None }.path());
+    render(&[Verb::PlayDigits(keys.to_owned()), Verb::Redirect(back)])
+}
+
+/// A call that comes back from a step outside of its streams. It stands in the URL, so that a request that has to wait
+/// for an origin keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Back {
+    /// Which of the call's steps.
+    pub step: u32,
+    /// How dialling ended, if the step was a transfer.
+    pub dialled: Option<DialOutcome>,
+}
+
+impl Back {
+    /// Reads it from a request to [`path::RESUME`]: its query, and the outcome that its form tells of.
+    pub fn read(query: &str, told: Option<DialOutcome>) -> Option<Self> {
+        let field = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        let step = field("after")?.parse().ok()?;
+        Some(Self { step, dialled: told.or_else(|| field("dialled").and_then(DialOutcome::parse)) })
+    }
+
+    /// Path and query of its request.
+    pub fn path(self) -> String {
+        let dialled = self.dialled.map_or_else(String::new, |outcome| format!("&dialled={}", outcome.as_str()));
+        format!("{}?after={}{dialled}", path::RESUME, self.step)
+    }
 }
 
 /// Ends a call that cannot be helped.
@@ -116,6 +159,21 @@ mod tests {
             assert!(twiml.contains(&format!("https://edge.example/twilio/voice?{query}</Redirect>")), "{twiml}");
         }
         assert_eq!(hold("https://edge.example", path::VOICE, attempt(&query)), apologise());
+    }
+
+    #[test]
+    fn what_a_call_comes_back_from_outlives_the_waiting() {
+        let busy = Some(DialOutcome::Busy);
+        let back = Back::read("after=3", busy).unwrap();
+        assert_eq!(back, Back { step: 3, dialled: busy });
+        let twiml = hold("https://edge.example", &back.path(), 1);
+        let query = "after=3&dialled=busy&attempt=2";
+        let escaped = query.replace('&', "&amp;");
+        assert!(twiml.contains(&format!("https://edge.example/twilio/resume?{escaped}</Redirect>")), "{twiml}");
+        assert_eq!((Back::read(query, None), attempt(query)), (Some(back), 2));
+        for strange in ["", "after=", "after=x", "after=-1", "xafter=1"] {
+            assert_eq!(Back::read(strange, busy), None, "{strange}");
+        }
     }
 
     #[test]

@@ -20,10 +20,14 @@ pub enum Verb {
     Pause(u32),
     /// Continues with the document at another URL.
     Redirect(String),
-    /// Dials a phone number.
+    /// Presses keys towards the other side of the call: digits, `*`, `#`, and `w` for half a second.
+    PlayDigits(String),
+    /// Puts the call through to somebody.
     Dial {
-        /// E.164.
-        number: String,
+        /// To whom.
+        target: DialTarget,
+        /// Whose number it shows there; without it the caller's.
+        caller_id: Option<String>,
         /// Where the outcome is posted; without it the next verb runs.
         action: Option<String>,
         /// Seconds of ringing before giving up.
@@ -31,6 +35,27 @@ pub enum Verb {
     },
     /// Ends the call.
     Hangup,
+}
+
+/// Whom a call is put through to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DialTarget {
+    /// A telephone.
+    Number {
+        /// E.164.
+        number: String,
+        /// Keys to press once it has answered.
+        send_digits: Option<String>,
+    },
+    /// A SIP address.
+    Sip(String),
+}
+
+impl DialTarget {
+    /// A telephone without an extension.
+    pub fn number(number: impl Into<String>) -> Self {
+        Self::Number { number: number.into(), send_digits: None }
+    }
 }
 
 /// Renders a document; no verbs at all is the empty answer to a callback.
@@ -66,12 +91,24 @@ fn write_verb(xml: &mut String, verb: &Verb) -> std::fmt::Result {
         Verb::Say(line) => write!(xml, "<Say>{}</Say>", text(line)),
         Verb::Pause(seconds) => write!(xml, r#"<Pause length="{seconds}"/>"#),
         Verb::Redirect(url) => write!(xml, r#"<Redirect method="POST">{}</Redirect>"#, text(url)),
-        Verb::Dial { number, action, timeout_seconds } => {
+        Verb::PlayDigits(keys) => write!(xml, r#"<Play digits="{}"/>"#, attribute(keys)),
+        Verb::Dial { target, caller_id, action, timeout_seconds } => {
             xml.write_str("<Dial")?;
             if let Some(action) = action {
                 write!(xml, r#" action="{}" method="POST""#, attribute(action))?;
             }
-            write!(xml, r#" timeout="{timeout_seconds}"><Number>{}</Number></Dial>"#, text(number))
+            write!(xml, r#" timeout="{timeout_seconds}""#)?;
+            if let Some(caller_id) = caller_id {
+                write!(xml, r#" callerId="{}""#, attribute(caller_id))?;
+            }
+            match target {
+                DialTarget::Number { number, send_digits: None } => write!(xml, "><Number>{}</Number>", text(number))?,
+                DialTarget::Number { number, send_digits: Some(keys) } => {
+                    write!(xml, r#"><Number sendDigits="{}">{}</Number>"#, attribute(keys), text(number))?;
+                }
+                DialTarget::Sip(uri) => write!(xml, "><Sip>{}</Sip>", text(uri))?,
+            }
+            xml.write_str("</Dial>")
         }
         Verb::Hangup => xml.write_str("<Hangup/>"),
     }
@@ -133,10 +170,30 @@ mod tests {
             render(&[
                 Verb::Say("Fish & chips < 5 > \"quoted\" it's é".into()),
                 Verb::Pause(2),
-                Verb::Dial { number: "+15557654321".into(), action: None, timeout_seconds: 20 },
+                Verb::Dial {
+                    target: DialTarget::number("+15557654321"),
+                    caller_id: None,
+                    action: None,
+                    timeout_seconds: 20
+                },
                 Verb::Hangup
             ]),
             r#"<?xml version="1.0" encoding="UTF-8"?><Response><Say>Fish &amp; chips &lt; 5 &gt; "quoted" it's é</Say><Pause length="2"/><Dial timeout="20"><Number>+15557654321</Number></Dial><Hangup/></Response>"#
+        );
+    }
+
+    #[test]
+    fn transfers_and_keys() {
+        let target = DialTarget::Number { number: "+15557654321".into(), send_digits: Some("ww12#".into()) };
+        let (caller_id, action) = (Some("+15551230000".to_owned()), Some("https://h/r?after=1&x=2".to_owned()));
+        assert_eq!(
+            render(&[Verb::Dial { target, caller_id, action, timeout_seconds: 20 }, Verb::PlayDigits("1w2".into())]),
+            r#"<?xml version="1.0" encoding="UTF-8"?><Response><Dial action="https://h/r?after=1&amp;x=2" method="POST" timeout="20" callerId="+15551230000"><Number sendDigits="ww12#">+15557654321</Number></Dial><Play digits="1w2"/></Response>"#
+        );
+        let target = DialTarget::Sip("sip:agent@sip.example.com;transport=tls?X-Call=abc&X-T=1".into());
+        assert_eq!(
+            render(&[Verb::Dial { target, caller_id: None, action: None, timeout_seconds: 15 }]),
+            r#"<?xml version="1.0" encoding="UTF-8"?><Response><Dial timeout="15"><Sip>sip:agent@sip.example.com;transport=tls?X-Call=abc&amp;X-T=1</Sip></Dial></Response>"#
         );
     }
 

@@ -63,6 +63,46 @@ impl CallStatus {
     }
 }
 
+/// How dialling ended, in Twilio's words (`DialCallStatus`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialOutcome {
+    /// Somebody took the call, and that conversation is over.
+    Answered,
+    /// The line was busy.
+    Busy,
+    /// Nobody answered.
+    NoAnswer,
+    /// It could not be connected.
+    Failed,
+    /// It was given up.
+    Canceled,
+}
+
+impl DialOutcome {
+    /// Twilio's spelling; it has two for the first.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "completed",
+            Self::Busy => "busy",
+            Self::NoAnswer => "no-answer",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// Reads Twilio's `DialCallStatus`.
+    pub fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "completed" | "answered" => Self::Answered,
+            "busy" => Self::Busy,
+            "no-answer" => Self::NoAnswer,
+            "failed" => Self::Failed,
+            "canceled" => Self::Canceled,
+            _ => return None,
+        })
+    }
+}
+
 /// A webhook about one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallWebhook {
@@ -76,6 +116,8 @@ pub struct CallWebhook {
     pub from: Option<E164>,
     /// What the call is doing.
     pub status: CallStatus,
+    /// How a `<Dial>` ended, if this tells of one.
+    pub dialled: Option<DialOutcome>,
 }
 
 /// A form that is not about a call.
@@ -92,6 +134,7 @@ impl CallWebhook {
             to: form.get("To").and_then(|number| number.parse().ok()),
             from: form.get("From").and_then(|number| number.parse().ok()),
             status: form.get("CallStatus").map_or(CallStatus::Other, CallStatus::parse),
+            dialled: form.get("DialCallStatus").and_then(DialOutcome::parse),
         })
     }
 }

@@ -22,8 +22,10 @@ use super::{stream, trace};
 const APPLICATION_ERROR: &str = "We are sorry, an application error has occurred. Goodbye.";
 /// Documents in one call before the simulator takes it for an endless loop.
 const DOCUMENT_LIMIT: u32 = 200;
-/// A `<Play>`, which is not voiced, takes this long.
+/// A `<Play>` of a sound, which is not voiced, takes this long.
 const PLAY_MS: u64 = 1000;
+/// A key takes this long; Twilio documents the waiting between keys only (`w` and `W`).
+const KEY_MS: u64 = 200;
 
 /// What a call does next.
 #[derive(Debug)]
@@ -163,6 +165,7 @@ impl Executor {
                 return Some(Next::End(EndReason::HungUp, CallStatus::Completed));
             }
             Verb::Say { text, times } => self.say(&text, times).await,
+            Verb::Play { digits: Some(digits), .. } => self.press(digits).await,
             Verb::Play { .. } => self.occupy(Air::Tone, PLAY_MS).await,
             Verb::Pause { seconds } => self.occupy(Air::Pause, seconds * 1000).await,
             Verb::Redirect(action) => {
@@ -206,6 +209,18 @@ impl Executor {
         lock(&self.call.line).air = air;
         self.call.clock.sleep_ms(ms).await;
         lock(&self.call.line).air = Air::Nothing;
+    }
+
+    /// Presses keys towards the caller, who hears their tones.
+    async fn press(&mut self, digits: String) {
+        self.call.note(What::Pressed { digits: digits.clone() });
+        for key in digits.chars() {
+            match key {
+                'w' => self.occupy(Air::Pause, 500).await,
+                'W' => self.occupy(Air::Pause, 1000).await,
+                _ => self.occupy(Air::Tone, KEY_MS).await,
+            }
+        }
     }
 
     async fn say(&mut self, text: &str, times: Option<u32>) {
@@ -258,8 +273,17 @@ impl Executor {
         }
     }
 
+    /// Whose number a dialled party may be shown: the caller's, or one of the account's.
+    fn may_show(&self, caller_id: &str) -> bool {
+        caller_id == self.call.from || lock(&self.call.exchange.numbers).contains_key(caller_id)
+    }
+
     /// Dials, rings and talks; the result is the parameters of the `action` request.
     async fn dial(&mut self, dial: &Dial) -> Vec<Param> {
+        if let Some(caller_id) = dial.caller_id.as_ref().filter(|id| !self.may_show(id)) {
+            self.call.notify(&Failure::new(13214, format!("invalid callerId {caller_id}")), "");
+            return vec![param("DialCallStatus", "failed"), param("DialBridged", "false")];
+        }
         let callees: Vec<(&String, Callee)> =
             dial.targets.iter().map(|target| (target, self.call.exchange.callee(target))).collect();
         let answering = callees
@@ -275,6 +299,9 @@ impl Executor {
         let status = if let Some((ring_ms, for_ms, _)) = answering {
             self.occupy(Air::Tone, ring_ms).await;
             self.call.answer();
+            if let Some(digits) = &dial.send_digits {
+                self.call.note(What::Pressed { digits: digits.clone() });
+            }
             duration_ms = for_ms.min(dial.time_limit_ms);
             self.occupy(Air::Tone, duration_ms).await;
             "completed"

@@ -101,6 +101,10 @@ pub enum What {
         number: String,
         status: String,
     },
+    /// Our side presses keys: towards the caller with `<Play>`, or at whoever a `<Dial>` reached.
+    Pressed {
+        digits: String,
+    },
     /// An error or warning as in Twilio's debugger.
     Notified {
         code: u32,
@@ -175,6 +179,7 @@ impl fmt::Display for What {
             Self::AgentQuiet { spoke_ms } => write!(f, "agent is quiet after {spoke_ms} ms"),
             Self::Dtmf { digits } => write!(f, "caller presses {digits}"),
             Self::Dialled { number, status } => write!(f, "dialled {number}: {status}"),
+            Self::Pressed { digits } => write!(f, "our side presses {digits}"),
             Self::Notified { code, text } => write!(f, "Twilio notes {code}: {text}"),
             Self::Ended { reason } => write!(f, "ended: {reason}"),
         }

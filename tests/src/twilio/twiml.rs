@@ -54,6 +54,8 @@ pub(crate) enum Verb {
     },
     Play {
         url: String,
+        /// Keys in place of a sound: `0-9 * # A-D`, `w` waits half a second, `W` one.
+        digits: Option<String>,
     },
     Redirect(Action),
     Reject {
@@ -91,6 +93,9 @@ pub(crate) struct Dial {
     pub(crate) timeout_ms: u64,
     pub(crate) time_limit_ms: u64,
     pub(crate) answer_on_bridge: bool,
+    pub(crate) caller_id: Option<String>,
+    /// Keys pressed at whoever answers: `sendDigits` of the first `<Number>` that has it.
+    pub(crate) send_digits: Option<String>,
     /// What is dialled, all at once: the text of `<Number>`, `<Sip>` and of the verb itself.
     pub(crate) targets: Vec<String>,
 }
@@ -116,7 +121,8 @@ impl Verb {
             Self::Connect { stream: Some(stream), .. } => format!("stream to {}", stream.url),
             Self::Dial(dial) => dial.targets.join(", "),
             Self::Pause { seconds } => format!("{seconds} s"),
-            Self::Play { url } | Self::Redirect(Action { url, .. }) => url.clone(),
+            Self::Play { digits: Some(digits), .. } => format!("keys {digits}"),
+            Self::Play { url, digits: None } | Self::Redirect(Action { url, .. }) => url.clone(),
             Self::Reject { busy } => if *busy { "busy" } else { "rejected" }.to_owned(),
             Self::Say { text, .. } => format!("\"{text}\""),
             Self::Unsimulated { .. } => "is not simulated".to_owned(),
@@ -193,7 +199,16 @@ impl Document {
             "Dial" => Verb::Dial(self.dial(element)),
             "Hangup" => Verb::Hangup,
             "Pause" => Verb::Pause { seconds: self.number(element, "length", 1) },
-            "Play" => Verb::Play { url: text.to_owned() },
+            "Play" => {
+                let digits = element.attribute("digits").map(str::to_owned);
+                let is_keys =
+                    |digits: &str| !digits.is_empty() && digits.chars().all(|key| "0123456789*#ABCDwW".contains(key));
+                if digits.as_deref().is_some_and(|digits| !is_keys(digits)) {
+                    self.warn("digits of <Play> are not keys".to_owned());
+                    return None;
+                }
+                Verb::Play { url: text.to_owned(), digits }
+            }
             "Redirect" => {
                 Verb::Redirect(Action { url: text.to_owned(), method: Method::of(element.attribute("method")) })
             }
@@ -243,6 +258,8 @@ impl Document {
             timeout_ms: self.number(element, "timeout", 30) * 1000,
             time_limit_ms: self.number(element, "timeLimit", 4 * 3600) * 1000,
             answer_on_bridge: element.attribute("answerOnBridge") == Some("true"),
+            caller_id: element.attribute("callerId").map(str::to_owned),
+            send_digits: nouns.iter().find_map(|noun| noun.attribute("sendDigits")).map(str::to_owned),
             targets: bare.into_iter().chain(nouns.iter().map(|noun| noun.text.trim().to_owned())).collect(),
         }
     }
@@ -326,6 +343,15 @@ mod tests {
         assert_eq!(document.warnings.len(), 7, "{:?}", document.warnings);
         assert!(document.warnings.iter().all(|(code, _)| *code == 12200));
         assert_eq!(document.verbs.iter().map(Verb::name).collect::<Vec<_>>(), ["Say", "Connect", "Pause"]);
+    }
+
+    #[test]
+    fn keys_in_place_of_a_sound() {
+        let document =
+            parse(r#"<Response><Play digits="ww12#"/><Play>https://h/x.mp3</Play><Play digits="x"/></Response>"#);
+        let keys = Verb::Play { url: String::new(), digits: Some("ww12#".to_owned()) };
+        assert_eq!(document.verbs, [keys, Verb::Play { url: "https://h/x.mp3".to_owned(), digits: None }]);
+        assert_eq!(document.warnings.len(), 1, "{:?}", document.warnings);
     }
 
     #[test]
