@@ -259,7 +259,11 @@ mod tests {
             let context = Context { settings: &settings, head: &head, now: NOW };
             format!("{:?}", decide(&Webhook::Resume(webhook.clone()), &Replica::NotAsked, context).action)
         };
-        assert!(held("?after=2").contains("/twilio/resume?after=2&amp;dialled=busy&amp;attempt=2"), "{}", held("?after=2"));
+        assert!(
+            held("?after=2").contains("/twilio/resume?after=2&amp;dialled=busy&amp;attempt=2"),
+            "{}",
+            held("?after=2")
+        );
         assert!(held("").contains("/twilio/resume?attempt=2"), "{}", held(""));
     }
 

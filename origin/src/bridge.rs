@@ -15,4 +15,5 @@ pub mod stream;
 pub mod transcript;
 pub mod twilio;
 pub mod waits;
+mod watch;
 pub mod wire;

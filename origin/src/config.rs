@@ -43,6 +43,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// `MAX_LIVE_CALLS`: how many calls this process bridges at a time; what comes beyond is handed on. `None`: no limit.
     pub max_live_calls: Option<usize>,
+    /// `MAX_CALL_SECONDS`: how long a call of an agent without a limit of its own may take; default 7200.
+    pub max_call_seconds: u32,
+    /// `SILENCE_SECONDS`: how much silence ends a call of an agent without a limit of its own; default 300.
+    pub silence_seconds: u32,
     /// `TOOLS_ALLOW_PRIVATE=1`: tools may be called on private and link-local addresses.
     pub tools_allow_private: bool,
     /// Where calls are recorded to, if they are.
@@ -330,6 +334,8 @@ impl Vars<'_> {
             self.parsed("DRAIN_TIMEOUT_SECONDS", &DEFAULT_DRAIN_TIMEOUT.as_secs().to_string(), "a number of seconds");
         let max_live_calls =
             self.optional("MAX_LIVE_CALLS").map(|_| self.parsed("MAX_LIVE_CALLS", "", "a number of calls"));
+        let max_call_seconds = self.parsed("MAX_CALL_SECONDS", "7200", "a number of seconds");
+        let silence_seconds = self.parsed("SILENCE_SECONDS", "300", "a number of seconds");
         let tools_allow_private = self.flag("TOOLS_ALLOW_PRIVATE");
         let prices = self.prices();
         let recording = self.recording();
@@ -351,6 +357,8 @@ impl Vars<'_> {
             cloudflare,
             drain_timeout: Duration::from_secs(drain?),
             max_live_calls: max_live_calls.flatten(),
+            max_call_seconds: max_call_seconds?,
+            silence_seconds: silence_seconds?,
             tools_allow_private,
             recording,
             prices: prices?,

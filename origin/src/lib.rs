@@ -26,6 +26,7 @@ pub mod recording;
 pub mod replication;
 pub mod retention;
 pub mod seed;
+pub mod steps;
 pub mod store;
 pub mod switching;
 pub mod telemetry;
@@ -43,9 +44,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::calls::Recorder;
 use crate::config::Config;
-use crate::live_calls::LiveCalls;
+use crate::live_calls::{Endings, LiveCalls};
 use crate::providers::cloudflare::Kv;
 use crate::recording::{Recordings, StoreFault};
+use crate::steps::Plans;
 use crate::telemetry::Metrics;
 
 /// Longest time to open a connection to an outside service.
@@ -83,6 +85,10 @@ pub struct App {
     pub recordings: Recordings,
     /// Which calls are bridged here.
     pub live: LiveCalls,
+    /// Who is told that a call is over.
+    pub endings: Endings,
+    /// What calls do after their streams.
+    pub plans: Plans,
     /// Cancelled when the process should stop: nothing new is begun, what runs may finish.
     pub shutdown: CancellationToken,
     /// Cancelled when the time to finish is over: calls leave this process, alive.
@@ -112,7 +118,21 @@ impl App {
             tasks.clone(),
             shutdown.clone(),
         )?;
-        Ok(Arc::new(Self { config, db, http, tools, metrics, recorder, recordings, live, shutdown, handover, tasks }))
+        Ok(Arc::new(Self {
+            config,
+            db,
+            http,
+            tools,
+            metrics,
+            recorder,
+            recordings,
+            live,
+            endings: Endings::default(),
+            plans: Plans::default(),
+            shutdown,
+            handover,
+            tasks,
+        }))
     }
 }
 

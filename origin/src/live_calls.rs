@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shared::CallId;
+use shared::{CallId, CallSid};
+use tokio_util::sync::CancellationToken;
 
 /// The calls, each with how many streams it has here: a new one may open before the old one is gone.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +65,54 @@ impl Drop for LiveStream {
     }
 }
 
+/// Tells the streams of a call that it is over, when somebody else learns of that first.
+#[derive(Clone, Debug, Default)]
+pub struct Endings(Arc<Mutex<HashMap<CallSid, (usize, CancellationToken)>>>);
+
+/// A stream that is told.
+#[derive(Debug)]
+pub struct Told {
+    endings: Endings,
+    call: CallSid,
+    /// Cancelled when the call is over.
+    pub over: CancellationToken,
+}
+
+impl Endings {
+    /// For a stream of this call, while it lives.
+    #[must_use]
+    pub fn enter(&self, call: CallSid) -> Told {
+        let mut calls = self.lock();
+        let (streams, over) = calls.entry(call.clone()).or_default();
+        *streams += 1;
+        let over = over.clone();
+        Told { endings: self.clone(), call, over }
+    }
+
+    /// The call is over.
+    pub fn tell(&self, call: &CallSid) {
+        if let Some((_, over)) = self.lock().get(call) {
+            over.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<CallSid, (usize, CancellationToken)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let mut calls = self.endings.lock();
+        if let Some((streams, _)) = calls.get_mut(&self.call) {
+            *streams -= 1;
+            if *streams == 0 {
+                calls.remove(&self.call);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
@@ -90,5 +139,19 @@ mod tests {
         assert!(live.enter(other, Some(1)).is_none() && !live.has_room(other, Some(1)));
         drop(first);
         assert!(live.enter(other, Some(1)).is_some());
+    }
+
+    #[test]
+    fn every_stream_of_a_call_is_told_of_its_end() {
+        let endings = Endings::default();
+        let (here, other): (CallSid, CallSid) = ("CA01".parse().unwrap(), "CA02".parse().unwrap());
+        let first = endings.enter(here.clone());
+        let second = endings.enter(here.clone());
+        let elsewhere = endings.enter(other);
+        drop(first);
+        endings.tell(&here);
+        assert!(second.over.is_cancelled() && !elsewhere.over.is_cancelled());
+        drop(second);
+        assert_eq!(endings.lock().len(), 1);
     }
 }

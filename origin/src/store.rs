@@ -11,6 +11,7 @@
 pub mod agents;
 pub mod api_keys;
 pub mod call_facts;
+pub mod call_steps;
 pub mod call_tools;
 pub mod call_turns;
 pub mod calls;

@@ -1,62 +1,47 @@
 //! Function handlers: what an agent can do besides talking, the same on both systems.
 //!
-//! A tool's server gets what Vapi's own server tools get, and answers in that shape, whichever system runs the call; so
-//! it works unchanged after a switch. Requests are signed like the edge's, with the tool's own secret. Targets on
-//! private addresses are refused, after the name was resolved.
+//! Both doors, OpenAI's function calls and Vapi's `tool-calls` messages, come to [`run`]. A tool's server gets what
+//! Vapi's own server tools get, and answers in that shape, whichever system runs the call; so it works unchanged after a
+//! switch. Requests are signed like the edge's, with the tool's own secret. Targets on private addresses are refused,
+//! after the name was resolved.
 
 mod address;
+mod arguments;
+mod builtin;
+mod envelope;
+mod http;
+pub mod in_call;
 pub mod once;
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use secrecy::ExposeSecret as _;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use shared::AgentId;
-use shared::hop::{self, SignedRequest};
 
 use crate::App;
-use crate::answering::unix_now;
+use crate::store::StoreError;
 use crate::store::tools::{Tool, ToolTarget};
-use crate::store::{self, StoreError};
 
-/// A larger result would fill the model's context.
-const MAX_RESULT_BYTES: usize = 64 * 1024;
-/// How long the connection to a tool's server may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+pub use self::builtin::Command;
+pub use self::envelope::CallFacts;
+pub use self::http::Client;
 
-/// The way to tools' servers.
+/// What the model of a background tool is told.
+const RUNS_ON: &str = "It is being done; there will be no result.";
+
+/// One function call of a model's.
 #[derive(Clone, Debug)]
-pub struct Client {
-    http: reqwest::Client,
-    allow_private: bool,
-}
-
-impl Client {
-    /// A client that follows no redirects and, unless allowed, connects to public addresses only.
-    pub fn new(allow_private: bool) -> reqwest::Result<Self> {
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_LIMIT)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy();
-        if !allow_private {
-            builder = builder.dns_resolver(std::sync::Arc::new(address::PublicOnly));
-        }
-        Ok(Self { http: builder.build()?, allow_private })
-    }
-}
-
-/// One run of a tool.
-#[derive(Clone, Copy, Debug)]
-pub struct Invocation<'a> {
-    /// The call's id at the system that runs it.
-    pub call_id: Option<&'a str>,
-    /// The model's id of this run.
-    pub tool_call_id: &'a str,
-    /// The tool's name.
-    pub name: &'a str,
-    /// The arguments, an object.
-    pub arguments: &'a Value,
+pub struct Invocation {
+    /// Whose call it is.
+    pub agent: AgentId,
+    /// The call.
+    pub call: Arc<CallFacts>,
+    /// The model's id of this function call.
+    pub tool_call_id: String,
+    /// The arguments as they came: an object, or the text of one.
+    pub arguments: Value,
+    /// Whether the call is bridged here. Then nobody else runs its tools, and they run without a database too.
+    pub bridged: bool,
 }
 
 /// Why a tool has no result. The sentence is for the model.
@@ -68,9 +53,21 @@ pub enum ToolError {
     /// Built in, but not on this system.
     #[error("This tool is not available in this call.")]
     Unavailable,
+    /// The model's arguments cannot be read.
+    #[error("The arguments are not a JSON object. Nothing was done.")]
+    Arguments,
+    /// The caller cannot be put through there.
+    #[error("This destination is not one of those allowed. Nothing was done.")]
+    Destination,
+    /// What is to be pressed are no keys.
+    #[error("These are not keys of a telephone: only digits, * and # are. Nothing was done.")]
+    Keys,
     /// The target must not be called.
     #[error("This tool is not available.")]
     ForbiddenTarget,
+    /// The server cannot be connected to.
+    #[error("The tool cannot be reached. Nothing was done.")]
+    Unreachable(#[source] reqwest::Error),
     /// The server did not answer in time or well.
     #[error("The tool failed. It may or may not have taken effect.")]
     Failed(#[source] Option<reqwest::Error>),
@@ -85,126 +82,34 @@ pub enum ToolError {
     Store(#[from] StoreError),
 }
 
-/// Runs an agent's tool, once for each function call: told of one again, it gives what came of the first run.
-pub async fn run(app: &App, agent: AgentId, invocation: &Invocation<'_>) -> Result<String, ToolError> {
-    let outcome = look_up_and_call(app, agent, invocation).await;
+impl ToolError {
+    /// Whether it is known that nothing was done, so that the same may be asked for again.
+    const fn is_harmless(&self) -> bool {
+        !matches!(self, Self::Failed(_) | Self::TooLarge)
+    }
+}
+
+/// Runs one of an agent's tools, once for each function call: told of one again, it gives what came of the first run.
+pub async fn run(app: &App, tools: &[Tool], name: &str, invocation: Invocation) -> Result<String, ToolError> {
+    let agent = invocation.agent;
+    let outcome = find_and_run(app, tools, name, invocation).await;
     if let Err(error) = &outcome {
         let error = error as &dyn std::error::Error;
-        tracing::warn!(error, agent_id = %agent, tool = invocation.name, "tool has no result");
+        tracing::warn!(error, agent_id = %agent, tool = name, "tool has no result");
     }
     outcome
 }
 
-async fn look_up_and_call(app: &App, agent: AgentId, invocation: &Invocation<'_>) -> Result<String, ToolError> {
-    let tools = store::tools::of_agent(&mut *app.db.acquire().await.map_err(StoreError::from)?, agent).await?;
-    let tool = tools.into_iter().find(|tool| tool.name == invocation.name).ok_or(ToolError::Unknown)?;
-    once::run(app, agent, tool, invocation).await
-}
-
-async fn call(client: &Client, tool: &Tool, invocation: &Invocation<'_>) -> Result<String, ToolError> {
-    let ToolTarget::Http { url, secret } = &tool.target else { return Err(ToolError::Unavailable) };
-    let url: reqwest::Url = url.parse().map_err(|_| ToolError::ForbiddenTarget)?;
-    if !client.allow_private && address::is_private_literal(&url) {
-        return Err(ToolError::ForbiddenTarget);
+async fn find_and_run(app: &App, tools: &[Tool], name: &str, invocation: Invocation) -> Result<String, ToolError> {
+    let tool = tools.iter().find(|tool| tool.name == name).ok_or(ToolError::Unknown)?;
+    if matches!(tool.target, ToolTarget::Builtin(_)) {
+        return Err(ToolError::Unavailable);
     }
-    let body = request_body(invocation).to_string();
-    let path_and_query = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    let signed = SignedRequest { method: "POST", path_and_query: &path_and_query, body: body.as_bytes() };
-    let signature = hop::sign(secret.expose_secret(), unix_now(), signed);
-    let failed = |error| ToolError::Failed(Some(error));
-    let mut response = client
-        .http
-        .post(url.clone())
-        .header("content-type", "application/json")
-        .header(hop::SIGNATURE_HEADER, signature)
-        .header(hop::DELIVERY_HEADER, format!("tool:{}:{}", invocation.call_id.unwrap_or("-"), invocation.tool_call_id))
-        .timeout(tool.timeout)
-        .body(body)
-        .send()
-        .await
-        .and_then(reqwest::Response::error_for_status)
-        .map_err(failed)?;
-    let mut answer = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        answer.extend_from_slice(&chunk);
-        if answer.len() > MAX_RESULT_BYTES {
-            return Err(ToolError::TooLarge);
-        }
+    let run = once::Run::new(tool, invocation)?;
+    if tool.settings.background {
+        let (db, client, metrics) = (app.db.clone(), app.tools.clone(), Arc::clone(&app.metrics));
+        app.tasks.spawn(async move { once::run(&db, &client, &metrics, run).await });
+        return Ok(RUNS_ON.to_owned());
     }
-    read_answer(&answer, invocation.tool_call_id)
-}
-
-/// The message that Vapi sends to a server tool.
-fn request_body(invocation: &Invocation<'_>) -> Value {
-    let call = json!({
-        "id": invocation.tool_call_id,
-        "type": "function",
-        "function": { "name": invocation.name, "arguments": invocation.arguments },
-    });
-    json!({
-        "message": {
-            "type": "tool-calls",
-            "toolCallList": [call],
-            "toolCalls": [call],
-            "call": { "id": invocation.call_id },
-        },
-    })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Answer {
-    results: Vec<ToolResult>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ToolResult {
-    tool_call_id: Option<String>,
-    result: Option<Value>,
-    error: Option<Value>,
-}
-
-fn read_answer(body: &[u8], tool_call_id: &str) -> Result<String, ToolError> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|_| ToolError::Failed(None))?;
-    let result = answer
-        .results
-        .into_iter()
-        .find(|result| result.tool_call_id.as_deref() == Some(tool_call_id))
-        .ok_or(ToolError::Failed(None))?;
-    match (result.result, result.error) {
-        (Some(result), _) => Ok(text(result)),
-        (None, Some(error)) => Err(ToolError::Refused(text(error))),
-        (None, None) => Err(ToolError::Failed(None)),
-    }
-}
-
-/// Vapi asks for a text, but its documentation shows other values as well.
-fn text(value: Value) -> String {
-    match value {
-        Value::String(text) => text,
-        other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answer_is_vapis() {
-        let read = |body: Value| read_answer(body.to_string().as_bytes(), "c1");
-        assert_eq!(
-            read(json!({"results": [{"toolCallId": "c0", "result": "no"}, {"toolCallId": "c1", "result": "yes"}]}))
-                .unwrap(),
-            "yes"
-        );
-        assert_eq!(read(json!({"results": [{"toolCallId": "c1", "result": {"a": 1}}]})).unwrap(), r#"{"a":1}"#);
-        assert!(
-            matches!(read(json!({"results": [{"toolCallId": "c1", "error": "full"}]})), Err(ToolError::Refused(e)) if e == "full")
-        );
-        for bad in [json!({"results": []}), json!({"results": [{"toolCallId": "c1"}]}), json!("x")] {
-            assert!(matches!(read(bad), Err(ToolError::Failed(None))));
-        }
-    }
+    once::run(&app.db, &app.tools, &app.metrics, run).await
 }

@@ -5,6 +5,8 @@
 
 pub mod report;
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use shared::decision::{VapiDecision, decide_vapi};
 use shared::route::Lookup;
@@ -20,8 +22,9 @@ use crate::end_reason::Ending;
 use crate::inbox::{self, Delivery, Source, State, told_at};
 use crate::store::calls::{Call, NewCall};
 use crate::store::events::{Actor, NewEvent};
+use crate::store::tools::Tool;
 use crate::store::{self, StoreError};
-use crate::tools::{self, Invocation};
+use crate::tools::{self, CallFacts, Invocation};
 use crate::vapi_calls::report::Report;
 
 /// Acts on a message once it is known to be genuine; the answer is Vapi's. An event takes effect once for each
@@ -129,9 +132,13 @@ async fn answer(app: &App, message: &Message) -> Result<Value, StoreError> {
     };
     match &message.kind {
         MessageType::ToolCalls => {
+            let tools = store::tools::of_agent(&mut conn, agent_id).await?;
+            let agent = store::agents::by_id(&mut conn, agent_id).await?;
             // Tools may take their time; the connection is not theirs to hold.
             drop(conn);
-            Ok(run_tools(app, message, agent_id, call.map(|call| call.id)).await)
+            let record = call.as_ref().map(|call| call.id);
+            let facts = call.zip(agent).map_or_else(CallFacts::default, |(call, agent)| CallFacts::new(&call, &agent));
+            Ok(run_tools(app, message, agent_id, &tools, facts, record).await)
         }
         MessageType::AssistantRequest => {
             let agent = store::agents::by_id(&mut conn, agent_id).await?;
@@ -205,25 +212,36 @@ async fn begin(conn: &mut PgConnection, message: &Message, agent_id: AgentId) ->
 }
 
 /// `record` is the call that the runs are kept with.
-async fn run_tools(app: &App, message: &Message, agent_id: AgentId, record: Option<CallId>) -> Value {
-    let runs = message.tool_calls.iter().map(|call| async move {
+async fn run_tools(
+    app: &App,
+    message: &Message,
+    agent: AgentId,
+    tools: &[Tool],
+    facts: CallFacts,
+    record: Option<CallId>,
+) -> Value {
+    let facts = Arc::new(facts);
+    let runs = message.tool_calls.iter().map(|call| {
         let invocation = Invocation {
-            call_id: message.call_id.as_ref().map(VapiCallId::as_str),
-            tool_call_id: &call.id,
-            name: &call.name,
-            arguments: &call.arguments,
+            agent,
+            call: Arc::clone(&facts),
+            tool_call_id: call.id.clone(),
+            arguments: call.arguments.clone(),
+            bridged: false,
         };
-        let run = ToolRun::begin(&call.id, &call.name, call.arguments.clone());
-        let outcome = tools::run(app, agent_id, &invocation).await.map_err(|error| error.to_string());
-        // All hooks of an assistant call by one id: which of them this was only Vapi's report tells.
-        if let Some(record) = record
-            && call.id != HOOK_TOOL_CALL_ID
-        {
-            app.recorder.record(record, Entry::Tool(run.end(&outcome)));
-        }
-        match outcome {
-            Ok(result) => tool_result(&call.id, &call.name, &result),
-            Err(error) => tool_error(&call.id, &call.name, &error),
+        async move {
+            let run = ToolRun::begin(&call.id, &call.name, call.arguments.clone());
+            let outcome = tools::run(app, tools, &call.name, invocation).await.map_err(|error| error.to_string());
+            // All hooks of an assistant call by one id: which of them this was only Vapi's report tells.
+            if let Some(record) = record
+                && call.id != HOOK_TOOL_CALL_ID
+            {
+                app.recorder.record(record, Entry::Tool(run.end(&outcome)));
+            }
+            match outcome {
+                Ok(result) => tool_result(&call.id, &call.name, &result),
+                Err(error) => tool_error(&call.id, &call.name, &error),
+            }
         }
     });
     tool_results(&futures_util::future::join_all(runs).await)

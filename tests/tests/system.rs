@@ -21,6 +21,8 @@ mod loss;
 mod records;
 #[path = "system/speech.rs"]
 mod speech;
+#[path = "system/steps.rs"]
+mod steps;
 #[path = "system/survival.rs"]
 mod survival;
 #[path = "system/switching.rs"]

@@ -2,7 +2,7 @@
 //!
 //! Here are the inputs, the actions and who handles what. Each idea has a file of its own: `opening` until the session
 //! is confirmed, `greeting`, `turns` of caller and agent, `barge_in`, `responding` and `failures` of responses, `tools`,
-//! `keypad`, `gaps` in the caller's audio, and `loss` of the session.
+//! `keypad`, `gaps` in the caller's audio, `loss` of the session, `limits` of the call, and `leaving` the stream.
 
 mod barge_in;
 mod end_reason;
@@ -10,6 +10,8 @@ mod failures;
 mod gaps;
 mod greeting;
 mod keypad;
+mod leaving;
+mod limits;
 mod loss;
 mod opening;
 mod responding;
@@ -22,6 +24,9 @@ use self::failures::Retry;
 use self::gaps::Gaps;
 use self::greeting::Greeting;
 use self::keypad::Keys;
+use self::leaving::Leaving;
+pub use self::limits::Rules;
+use self::limits::Silence;
 use self::loss::Loss;
 pub use self::opening::OPENING_LIMIT_MS;
 use self::opening::Opening;
@@ -34,7 +39,9 @@ use super::transcript::{Line, Role, Transcript};
 use super::twilio::{self, StreamSid};
 use super::waits::{Turn, Waits};
 use super::wire::Audio;
+use crate::steps::Step;
 use crate::store::agents::realtime::call::Keypad;
+use crate::tools::Command;
 
 /// The id of the event that sets the session up; a refusal names it.
 pub const SESSION_EVENT_ID: &str = "session";
@@ -57,6 +64,8 @@ pub struct Setup {
     pub interrupt_after_words: u32,
     /// How keys are gathered.
     pub keypad: Option<Keypad>,
+    /// What limits the call.
+    pub rules: Rules,
     /// Where the transcript goes on.
     pub next_position: u32,
 }
@@ -80,9 +89,13 @@ pub enum Input<'a> {
         call_id: String,
         /// Text for the model.
         output: String,
+        /// What the tool does to the call.
+        command: Option<Command>,
     },
     /// This process stops: another one takes the call up.
     Leave,
+    /// Somebody else has learnt that the call is over.
+    CallOver,
     /// The deadline that [`Call::deadline`] named has come.
     Tick,
 }
@@ -115,6 +128,8 @@ pub enum Action {
         /// What it was about.
         context: &'static str,
     },
+    /// What comes after the stream, told just before its end.
+    Step(Step),
     /// Close both sockets. Nothing comes after it.
     End(EndReason),
 }
@@ -153,6 +168,9 @@ pub struct Call {
     tools: RunningTools,
     /// Outputs that were sent, and that the conversation did not hold when it was last heard of.
     unseen_outputs: u32,
+    rules: Rules,
+    silence: Silence,
+    leaving: Option<Leaving>,
 }
 
 impl Call {
@@ -180,11 +198,19 @@ impl Call {
             waits: Waits::default(),
             tools: RunningTools::default(),
             unseen_outputs: 0,
+            silence: Silence::new(&setup.rules),
+            rules: setup.rules,
+            leaving: None,
         }
     }
 
     /// When [`Input::Tick`] is due: the first of all that is waited for.
     pub fn deadline(&self) -> Option<Millis> {
+        let limits = self.limits_deadline().filter(|_| !matches!(self.phase, Phase::Over));
+        self.phase_deadline().into_iter().chain(limits).min()
+    }
+
+    fn phase_deadline(&self) -> Option<Millis> {
         match &self.phase {
             Phase::Opening(opening) => Some(opening.deadline()),
             Phase::Talking => {
@@ -213,14 +239,19 @@ impl Call {
             Input::ModelReady => out.push(Action::ToModel(std::mem::take(&mut self.session_update))),
             Input::Model(event) => self.model(now, event, out),
             Input::ModelGone => self.model_lost(now, Loss::Gone, out),
-            Input::ToolDone { call_id, output } => self.tool_done(now, &call_id, &output, out),
+            Input::ToolDone { call_id, output, command } => self.tool_done(now, &call_id, &output, command, out),
             Input::Leave => self.end(now, EndReason::HandedOver, out),
+            Input::CallOver => self.end(now, EndReason::CallOver, out),
             Input::Tick => self.tick(now, out),
+        }
+        if !matches!(self.phase, Phase::Over) {
+            self.conclude(now, out);
         }
     }
 
     /// Does what is due. Each part looks for itself whether its time has come.
     fn tick(&mut self, now: Millis, out: &mut Vec<Action>) {
+        self.limits_due(now, out);
         match &self.phase {
             Phase::Opening(opening) => {
                 if now >= opening.deadline() {
@@ -248,7 +279,10 @@ impl Call {
                 }
                 self.greeting_due(now, out);
             }
-            twilio::Event::Dtmf(key) => self.key_pressed(now, key.as_str(), out),
+            twilio::Event::Dtmf(key) => {
+                self.silence.caller_spoke();
+                self.key_pressed(now, key.as_str(), out);
+            }
             twilio::Event::Stop => self.end(now, EndReason::CallerHungUp, out),
             twilio::Event::Connected | twilio::Event::Start(_) | twilio::Event::Other => {}
         }
@@ -273,8 +307,8 @@ impl Call {
     fn tell_model(&mut self, message: String, bytes: u64, out: &mut Vec<Action>) {
         match &mut self.phase {
             Phase::Opening(opening) => opening.hold(message, bytes),
-            Phase::Talking => out.push(Action::ToModel(message)),
-            Phase::Over => {}
+            Phase::Talking if self.leaving.is_none() => out.push(Action::ToModel(message)),
+            Phase::Talking | Phase::Over => {}
         }
     }
 
@@ -305,6 +339,7 @@ impl Call {
             Event::TranscriptDelta(item, text) => self.transcript.agent_says(item.as_str(), text.as_str()),
             Event::TranscriptDone(item, text) => {
                 out.extend(self.transcript.agent_said(item.as_str(), text.as_str()).map(Action::Line));
+                self.agent_said(now, text.as_str(), out);
             }
             Event::ResponseCreated(created) => self.response_created(created, out),
             Event::FunctionCall(call) => self.tool_wanted(call, out),

@@ -325,10 +325,16 @@ pub fn append_silence(bytes: u64) -> String {
 /// Lets the model speak. The event's id comes back with the response as its tag.
 pub fn create_response(event_id: &str, ask: &Ask) -> String {
     let mut response = json!({ "metadata": { "tandem": event_id } });
-    if let Ask::Say(words) = ask {
-        // These replace the session's instructions for this one response.
-        let say = format!("Say exactly these words to the caller, and nothing before or after them: {words}");
-        response["instructions"] = json!(say);
+    // These replace the session's instructions for this one response.
+    let instructions = match ask {
+        Ask::Turn => None,
+        Ask::Say(words) => {
+            Some(format!("Say exactly these words to the caller, and nothing before or after them: {words}"))
+        }
+        Ask::Guide(purpose) => Some(purpose.clone()),
+    };
+    if let Some(instructions) = instructions {
+        response["instructions"] = json!(instructions);
         response["tool_choice"] = json!("none");
     }
     json!({ "type": "response.create", "event_id": event_id, "response": response }).to_string()

@@ -6,16 +6,20 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::ws::{Message as CallerMessage, Utf8Bytes, WebSocket};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message as ModelMessage;
+use tokio_util::sync::CancellationToken;
 
 use super::call::{Action, Call, EndReason, Input};
 use super::openai::{Event as ModelEvent, FunctionCall};
 use super::twilio::Event as CallerEvent;
+use super::watch::{self, Verdict, Watch};
 use crate::providers::openai::{ConnectError, Socket};
+use crate::tools::Command;
 
 /// A peer that does not take a message within this time is gone.
 const SEND_LIMIT: Duration = Duration::from_secs(5);
@@ -45,6 +49,8 @@ pub struct ToolDone {
     pub call_id: String,
     /// Text for the model.
     pub output: String,
+    /// What the tool does to the call.
+    pub command: Option<Command>,
 }
 
 /// What one turn of the loop woke up for.
@@ -54,7 +60,9 @@ enum Woken {
     Model(Option<tokio_tungstenite::tungstenite::Utf8Bytes>),
     Tool(ToolDone),
     Ping,
+    Watch,
     Leave,
+    Over,
     Deadline,
     /// A message that carries nothing for us, such as a pong.
     Nothing,
@@ -69,15 +77,20 @@ pub struct Ended {
     model: Option<Socket>,
 }
 
-/// Runs a stream to its end. `leave` tells when this process has no more time for it.
+/// Runs a stream to its end. `leave` tells when this process has no more time for it, `over` that the call is over.
 pub async fn run(
     mut caller: WebSocket,
     mut call: Call,
     connecting: impl Future<Output = Result<Socket, ConnectError>>,
     leave: impl Future<Output = ()>,
+    over: CancellationToken,
     effects: &mut impl Effects,
 ) -> Ended {
     let started = Instant::now();
+    let mut watch = Watch::default();
+    let mut looks = interval(watch::CHECK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks.tick().await;
     let mut leave = pin!(leave);
     let mut leaving = false;
     let mut connecting = pin!(connecting);
@@ -91,13 +104,18 @@ pub async fn run(
     loop {
         let deadline = call.deadline().map(|at| started + Duration::from_millis(at));
         let woken = tokio::select! {
-            message = caller.recv() => caller_text(message),
+            message = caller.recv() => {
+                watch = Watch::Alive;
+                caller_text(message)
+            }
             message = next(&mut model), if model.is_some() => message,
             result = &mut connecting, if !connected => Woken::Connected(Box::new(result)),
             Some(done) = tools.recv() => Woken::Tool(done),
             () = sleep_until(deadline.unwrap_or(started)), if deadline.is_some() => Woken::Deadline,
             _ = ping.tick() => Woken::Ping,
+            _ = looks.tick() => Woken::Watch,
             () = &mut leave, if !leaving => Woken::Leave,
+            () = over.cancelled() => Woken::Over,
         };
         let now = millis(started);
         match &woken {
@@ -115,6 +133,18 @@ pub async fn run(
             },
             Woken::Model(None) => call.handle(now, Input::ModelGone, &mut out),
             Woken::Deadline => call.handle(now, Input::Tick, &mut out),
+            Woken::Over => call.handle(now, Input::CallOver, &mut out),
+            Woken::Watch => match watch.check() {
+                Verdict::Fine => {}
+                Verdict::Ask => {
+                    // A failed ping shows as a closed socket at the next read.
+                    let _ = timeout(SEND_LIMIT, caller.send(CallerMessage::Ping(Bytes::new()))).await;
+                }
+                Verdict::Dead => {
+                    tracing::warn!("Twilio's socket is dead");
+                    call.handle(now, Input::CallerGone, &mut out);
+                }
+            },
             Woken::Leave => {
                 leaving = true;
                 call.handle(now, Input::Leave, &mut out);
@@ -135,8 +165,8 @@ pub async fn run(
                     }
                 }
             }
-            Woken::Tool(ToolDone { call_id, output }) => {
-                call.handle(now, Input::ToolDone { call_id, output }, &mut out);
+            Woken::Tool(ToolDone { call_id, output, command }) => {
+                call.handle(now, Input::ToolDone { call_id, output, command }, &mut out);
             }
             Woken::Ping => {
                 if let Some(socket) = &mut model {

@@ -25,6 +25,8 @@ pub enum Ask {
     Turn,
     /// These words and no others.
     Say(String),
+    /// Words of its own for this purpose.
+    Guide(String),
 }
 
 /// Whether the caller shall hear a response.

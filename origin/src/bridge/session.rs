@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::call::SESSION_EVENT_ID;
 use super::openai::{self, Turns, Voice};
 use super::responses::Ask;
-use super::transcript::Role;
 use crate::store::agents::realtime::call::{FirstMessage, OpeningRole};
 use crate::store::agents::realtime::{
     CallRules, Eagerness, McpServer, NoiseReduction, RealtimeSettings, Transcription, TurnDetection, is_custom_voice,
@@ -178,14 +177,11 @@ fn turn_detection(detection: &TurnDetection, turns: Turns) -> Value {
 }
 
 /// The events that give a new session the conversation so far. OpenAI has no resume: what is lost is the sound.
-pub fn replay<'a>(lines: impl IntoIterator<Item = (Role, &'a str)>) -> Vec<String> {
+pub fn replay<'a>(lines: impl IntoIterator<Item = (Voice, &'a str)>) -> Vec<String> {
     let mut events: Vec<String> = lines
         .into_iter()
         .filter(|(_, text)| !text.is_empty())
-        .map(|(role, text)| match role {
-            Role::Caller => openai::text_item(Voice::User, text),
-            Role::Assistant => openai::text_item(Voice::Assistant, text),
-        })
+        .map(|(voice, text)| openai::text_item(voice, text))
         .collect();
     if !events.is_empty() {
         let steer = "The phone line was interrupted for a moment and is back. Go on with the conversation where it \
@@ -290,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_past_is_replayed_as_text_with_a_word_not_to_greet() {
-        let events = replay([(Role::Caller, "Hi"), (Role::Assistant, ""), (Role::Assistant, "Hello")]);
+        let events = replay([(Voice::User, "Hi"), (Voice::Assistant, ""), (Voice::Assistant, "Hello")]);
         let events: Vec<Value> = events.iter().map(|event| serde_json::from_str(event).unwrap()).collect();
         let roles: Vec<_> = events.iter().map(|event| event["item"]["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["user", "assistant", "system"]);

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use shared::stream_token::{self, StreamGrant, TokenError};
 use shared::{CallSid, SystemType};
@@ -16,13 +15,12 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::call::{Action, Call, Setup};
-use super::openai::FunctionCall;
+use super::call::{Action, Call, EndReason, Rules, Setup};
+use super::openai::{FunctionCall, Voice};
 use super::pump::{self, Effects, ToolDone};
 use super::record::CallRecord;
 use super::responses::Ask;
 use super::session;
-use super::transcript::Role;
 use super::twilio::{Event, Start};
 use crate::App;
 use crate::answering::{AT_CAPACITY, unix_now};
@@ -31,12 +29,13 @@ use crate::end_reason::Ending;
 use crate::live_calls::LiveStream;
 use crate::providers::openai;
 use crate::recording::Tap;
+use crate::steps::{self, Next, Plan, Step};
 use crate::store::agents::Agent;
 use crate::store::calls::{CallStatus, NewCall};
-use crate::store::tools::ToolTarget;
 use crate::store::transcript_items::{self, Speaker};
 use crate::store::{self, StoreError};
-use crate::tools::{self, Invocation};
+use crate::tools::CallFacts;
+use crate::tools::in_call::{Begun, CallTools};
 use crate::usage::Usage;
 
 /// A stream that does not start within this time is closed.
@@ -105,9 +104,11 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
     tracing::info!(%call_sid, %agent_id, system = "openai-realtime", "media stream started");
     app.metrics.live_calls.inc();
     let connecting = openai::connect(app.config.openai.as_ref(), &model);
-    let ended =
-        Box::pin(pump::run(socket, Call::new(setup, 0), connecting, app.handover.cancelled(), &mut effects)).await;
+    let told = app.endings.enter(call_sid.clone());
+    let (call, leave, over) = (Call::new(setup, 0), app.handover.cancelled(), told.over.clone());
+    let ended = Box::pin(pump::run(socket, call, connecting, leave, over, &mut effects)).await;
     let reason = ended.reason;
+    effects.plan(reason).await;
     if reason.ends_call() {
         app.recorder.record(effects.record.call_id, Entry::Ended(Ending::of_bridge(reason.as_str())));
     } else {
@@ -116,7 +117,7 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
     }
     ended.close().await;
     app.metrics.live_calls.dec();
-    drop(live);
+    drop((live, told));
     tracing::info!(%call_sid, %agent_id, reason = reason.as_str(), "media stream ended");
 }
 
@@ -169,8 +170,9 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
         let _ = timeout(FLUSH_LIMIT, app.recorder.flush()).await;
         call = store::calls::by_call_sid(&mut conn, &call_sid).await?.ok_or(Refused::NotOurs)?;
     }
+    let steps = store::call_steps::count(&mut conn, call.id).await?;
     // A conversation that goes on is never one too many.
-    let limit = app.config.max_live_calls.filter(|_| call.resumes == 0);
+    let limit = app.config.max_live_calls.filter(|_| call.resumes == 0 && steps == 0);
     let Some(live) = app.live.enter(call.id, limit) else {
         store::calls::must_leave(&mut conn, call.id, AT_CAPACITY).await?;
         return Err(Refused::AtCapacity);
@@ -179,33 +181,36 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let interruptions = store::call_facts::of_call(&mut conn, call.id).await?.interruptions;
     let interruptions = interruptions.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     drop(conn);
+    let spent = call.answered_at.map_or(time::Duration::ZERO, |at| OffsetDateTime::now_utc() - at);
+    let spent_ms = u64::try_from(spent.whole_milliseconds()).unwrap_or(0);
 
     let settings = agent.realtime.as_ref().ok_or(Refused::NotConfigured)?;
-    let callable: Vec<_> = tools.into_iter().filter(|tool| matches!(tool.target, ToolTarget::Http { .. })).collect();
-    let lines = past.iter().filter_map(|item| match item.role {
-        Speaker::Caller => Some((Role::Caller, item.text.as_str())),
-        Speaker::Assistant => Some((Role::Assistant, item.text.as_str())),
-        Speaker::Tool => None,
+    let lines = past.iter().map(|item| match item.role {
+        Speaker::Caller => (Voice::User, item.text.as_str()),
+        Speaker::Assistant => (Voice::Assistant, item.text.as_str()),
+        Speaker::Tool => (Voice::System, item.text.as_str()),
     });
     let replay = session::opening(&settings.call).chain(session::replay(lines)).collect();
     let model = settings.model.clone().unwrap_or_else(|| openai.model.clone());
     let first_ask = match past.last() {
         None => session::first_ask(agent.greeting.as_deref(), &settings.call),
-        // The caller spoke last, or the agent did not finish.
-        Some(last) => (last.role == Speaker::Caller || last.interrupted).then_some(Ask::Turn),
+        // The caller spoke last, or the agent did not finish, or there is something to be told.
+        Some(last) => (last.role != Speaker::Assistant || last.interrupted).then_some(Ask::Turn),
     };
     // Only what is said first can be protected, and that has been said.
     let protected = first_ask.as_ref().filter(|_| past.is_empty());
     let setup = Setup {
         stream_sid,
-        session_update: session::update(&agent.instructions, settings, &callable, &model, protected),
+        session_update: session::update(&agent.instructions, settings, &tools, &model, protected),
         replay,
         protection: session::protection(settings, protected),
         first_ask,
         interrupt_after_words: settings.call.interrupt_after_words.unwrap_or(0),
         keypad: settings.call.keypad.clone(),
+        rules: Rules::new(&settings.call, app.config.max_call_seconds, app.config.silence_seconds, spent_ms),
         next_position: past.last().map_or(0, |item| u32::try_from(item.position).unwrap_or(0) + 1),
     };
+    let tools = CallTools::new(Arc::clone(app), agent.id, CallFacts::new(&call, &agent), tools);
     let record = CallRecord {
         call_id: call.id,
         call_sid,
@@ -218,7 +223,7 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     };
     let is_recorded = settings.call.recording == Some(true);
     let tap = if is_recorded { app.recordings.begin(agent.project_id, call.id) } else { None };
-    let effects = CallEffects { app: Arc::clone(app), agent, record, tap };
+    let effects = CallEffects { app: Arc::clone(app), agent, record, tap, tools, steps, next: None };
     Ok(Admitted { model, setup, effects, live })
 }
 
@@ -258,31 +263,49 @@ struct CallEffects {
     record: CallRecord,
     /// Hears the call, if it is recorded.
     tap: Option<Tap>,
+    tools: CallTools,
+    /// How many steps outside of its streams the call had made when this stream began.
+    steps: i32,
+    /// The one that this stream ends with.
+    next: Option<Step>,
+}
+
+impl CallEffects {
+    /// What comes after the stream, before Twilio can ask for it.
+    async fn plan(&mut self, reason: EndReason) {
+        let next = match self.next.take() {
+            Some(step) => Next::Step(step),
+            None if reason.hangs_up() => Next::HangUp,
+            None => return,
+        };
+        let plan = Plan { call_id: self.record.call_id, agent_id: self.agent.id, no: self.steps + 1, next };
+        steps::plan(&self.app, &self.record.call_sid, plan).await;
+    }
 }
 
 impl Effects for CallEffects {
     fn run_tool(&mut self, call: FunctionCall, done: mpsc::Sender<ToolDone>) {
-        let (app, agent_id, record) = (Arc::clone(&self.app), self.agent.id, self.record.call_id);
+        let arguments = serde_json::from_str(&call.arguments).unwrap_or_else(|_| call.arguments.clone().into());
+        let run = ToolRun::begin(&call.call_id, &call.name, arguments);
+        let begun = self.tools.run(&call.name, &call.call_id, call.arguments);
+        let (app, record) = (Arc::clone(&self.app), self.record.call_id);
         tokio::spawn(async move {
-            let call_id = record.to_string();
-            let arguments = serde_json::from_str(&call.arguments).unwrap_or(Value::Null);
-            let run = ToolRun::begin(&call.call_id, &call.name, arguments.clone());
-            let invocation = Invocation {
-                call_id: Some(&call_id),
-                tool_call_id: &call.call_id,
-                name: &call.name,
-                arguments: &arguments,
+            let (outcome, command) = match begun {
+                Begun::Running(output) => (output.await.map_err(|error| error.to_string()), None),
+                Begun::Command(command) => (Ok(command.output().to_owned()), Some(command)),
             };
-            let outcome = tools::run(&app, agent_id, &invocation).await.map_err(|error| error.to_string());
             app.recorder.record(record, Entry::Tool(run.end(&outcome)));
             let output = outcome.unwrap_or_else(|error| serde_json::json!({ "error": error }).to_string());
             // The caller may have hung up meanwhile.
-            let _ = done.send(ToolDone { call_id: call.call_id, output }).await;
+            let _ = done.send(ToolDone { call_id: call.call_id, output, command }).await;
         });
     }
 
     fn note(&mut self, action: Action) {
-        self.record.note(action);
+        match action {
+            Action::Step(step) => self.next = Some(step),
+            noted => self.record.note(noted),
+        }
     }
 
     fn twilio_said(&self, message: &Utf8Bytes) {

@@ -323,13 +323,23 @@ pub enum Setting {
 /// Settings that calls on OpenAI Realtime heed. Whoever makes the bridge heed another adds it here, and reports tell it
 /// from the next import on.
 pub const ACTED_ON: &[Setting] = &[
+    Setting::Background,
+    Setting::DtmfTool,
+    Setting::EndCallMessage,
+    Setting::EndCallPhrases,
+    Setting::EndCallTool,
     Setting::FirstMessage,
     Setting::FirstMessageInterruptible,
+    Setting::Idle,
     Setting::Keypad,
     Setting::Keywords,
+    Setting::MaxDuration,
     Setting::Opening,
     Setting::ReasoningEffort,
     Setting::Recording,
+    Setting::SilenceTimeout,
+    Setting::StaticArguments,
+    Setting::TransferTool,
 ];
 
 impl Setting {

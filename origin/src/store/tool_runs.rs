@@ -16,9 +16,24 @@ pub struct RunName {
     pub tool_call_id: String,
 }
 
+/// A run that begins.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRun<'a> {
+    /// Its name.
+    pub name: &'a RunName,
+    /// What makes it the same as another of the call, beside its name.
+    pub key: Option<&'a str>,
+    /// Whose tool it is.
+    pub agent: AgentId,
+    /// The tool's name.
+    pub tool: &'a str,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
 /// How far a run has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Run {
+pub enum State {
     /// Somebody is at it.
     Running,
     /// Whoever was at it is gone.
@@ -28,51 +43,57 @@ pub enum Run {
 }
 
 /// Begins a run. `false`: somebody else has.
-pub async fn begin(
-    conn: &mut PgConnection,
-    run: &RunName,
-    agent: AgentId,
-    tool: &str,
-    limit: Duration,
-) -> Result<bool> {
+pub async fn begin(conn: &mut PgConnection, run: &NewRun<'_>) -> Result<bool> {
     let inserted = sqlx::query!(
-        "insert into tool_runs (call_id, tool_call_id, agent_id, name, lost_at)
-         values ($1, $2, $3, $4, now() + make_interval(secs => $5)) on conflict do nothing",
-        run.call_id,
-        run.tool_call_id,
-        agent.0,
-        tool,
-        limit.as_secs_f64()
+        "insert into tool_runs (call_id, tool_call_id, agent_id, name, business_key, lost_at)
+         values ($1, $2, $3, $4, $5, now() + make_interval(secs => $6)) on conflict do nothing",
+        run.name.call_id,
+        run.name.tool_call_id,
+        run.agent.0,
+        run.tool,
+        run.key,
+        run.limit.as_secs_f64()
     )
     .execute(conn)
     .await?;
     Ok(inserted.rows_affected() == 1)
 }
 
-/// How far a run has come. `None`: nobody has begun it.
-pub async fn find(conn: &mut PgConnection, run: &RunName) -> Result<Option<Run>> {
+/// How far a run has come, found by its name or by the tool's name and key. `None`: nobody has begun it.
+pub async fn find(conn: &mut PgConnection, name: &RunName, tool: &str, key: Option<&str>) -> Result<Option<State>> {
     let row = sqlx::query!(
-        r#"select result, error, lost_at < now() as "lost!" from tool_runs where call_id = $1 and tool_call_id = $2"#,
-        run.call_id,
-        run.tool_call_id
+        r#"select result, error, lost_at < now() as "lost!" from tool_runs
+           where call_id = $1 and (tool_call_id = $2 or (name = $3 and business_key = $4))
+           order by tool_call_id <> $2 limit 1"#,
+        name.call_id,
+        name.tool_call_id,
+        tool,
+        key
     )
     .fetch_optional(conn)
     .await?;
     Ok(row.map(|row| match (row.result, row.error) {
-        (Some(result), _) => Run::Done(Ok(result)),
-        (None, Some(error)) => Run::Done(Err(error)),
-        (None, None) if row.lost => Run::Lost,
-        (None, None) => Run::Running,
+        (Some(result), _) => State::Done(Ok(result)),
+        (None, Some(error)) => State::Done(Err(error)),
+        (None, None) if row.lost => State::Lost,
+        (None, None) => State::Running,
     }))
 }
 
-/// Notes what came of a run.
-pub async fn finish(conn: &mut PgConnection, run: &RunName, outcome: std::result::Result<&str, &str>) -> Result<()> {
+/// Notes what came of a run, also of one whose beginning could not be noted. Without a key it gives that free.
+pub async fn finish(conn: &mut PgConnection, run: &NewRun<'_>, outcome: std::result::Result<&str, &str>) -> Result<()> {
     sqlx::query!(
-        "update tool_runs set finished_at = clock_timestamp(), result = $3, error = $4
-         where call_id = $1 and tool_call_id = $2 and finished_at is null",
-        run.call_id,
-        run.tool_call_id,
+        "insert into tool_runs (call_id, tool_call_id, agent_id, name, business_key, lost_at, finished_at, result, error)
+         values ($1, $2, $3, $4, $5, clock_timestamp(), clock_timestamp(), $6, $7)
+         on conflict (call_id, tool_call_id) do update set
+             business_key = excluded.business_key, finished_at = excluded.finished_at,
+             result = excluded.result, error = excluded.error
+         where tool_runs.finished_at is null",
+        run.name.call_id,
+        run.name.tool_call_id,
+        run.agent.0,
+        run.tool,
+        run.key,
         outcome.ok().map(super::without_nul),
         outcome.err().map(super::without_nul)
     )

@@ -11,10 +11,11 @@ use shared::AgentId;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use self::settings::ToolSettings;
 use super::{Result, StoreError};
 
 /// A function that an agent may call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tool {
     /// The tool's id.
     pub id: Uuid,
@@ -28,10 +29,12 @@ pub struct Tool {
     pub target: ToolTarget,
     /// How long it may take.
     pub timeout: Duration,
+    /// How it runs besides.
+    pub settings: ToolSettings,
 }
 
 /// Who runs a tool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum ToolTarget {
     /// We do.
     Builtin(Builtin),
@@ -76,7 +79,7 @@ impl fmt::Display for Builtin {
 pub async fn of_agent(conn: &mut PgConnection, agent: AgentId) -> Result<Vec<Tool>> {
     let rows = sqlx::query!(
         r#"select t.id, coalesce(t.function_name, t.name) as "name!", t.description, t.parameters, t.builtin,
-                  t.target_url, t.secret, t.timeout_ms
+                  t.target_url, t.secret, t.timeout_ms, t.settings
            from agent_tools at join tools t on t.id = at.tool_id
            where at.agent_id = $1 order by 2"#,
         agent.0
@@ -92,6 +95,7 @@ pub async fn of_agent(conn: &mut PgConnection, agent: AgentId) -> Result<Vec<Too
                 (None, Some(url), Some(secret)) => ToolTarget::Http { url, secret: secret.into() },
                 _ => return Err(StoreError::Corrupt("tool target")),
             };
+            let settings = serde_json::from_value(row.settings).map_err(|_| StoreError::Corrupt("tool settings"))?;
             let timeout_ms = u64::try_from(row.timeout_ms).map_err(|_| StoreError::Corrupt("tool timeout"))?;
             Ok(Tool {
                 id: row.id,
@@ -100,6 +104,7 @@ pub async fn of_agent(conn: &mut PgConnection, agent: AgentId) -> Result<Vec<Too
                 parameters: row.parameters,
                 target,
                 timeout: Duration::from_millis(timeout_ms),
+                settings,
             })
         })
         .collect()

@@ -9,6 +9,11 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 #[derive(Debug)]
 pub(super) struct PublicOnly;
 
+/// A name that stands for private addresses only.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the target has no public address")]
+pub(super) struct NotPublic;
+
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
@@ -16,7 +21,7 @@ impl Resolve for PublicOnly {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
             if public.is_empty() {
-                return Err("the target has no public address".into());
+                return Err(NotPublic.into());
             }
             Ok(Box::new(public.into_iter()) as Addrs)
         })

@@ -1,8 +1,9 @@
-//! A tool runs once for each function call, however often the call is told of.
+//! A tool runs once for each function call, however often the call is told of; and once for each business key that its
+//! owner named, however often the model calls it.
 //!
 //! The first to tell of it runs the tool, detached: that it stops listening does not stop the run. Everybody else waits
 //! for that run and gets its outcome, also on another origin. A run whose origin died may or may not have taken effect;
-//! it is not repeated, and the model is told so.
+//! it is not repeated, and the model is told so. What certainly had no effect gives its business key free.
 
 use std::time::Duration;
 
@@ -10,14 +11,16 @@ use shared::AgentId;
 use shared::hop;
 use shared::vapi::message::HOOK_TOOL_CALL_ID;
 use sqlx::PgPool;
-use tokio::time::Instant;
+use time::OffsetDateTime;
+use tokio::time::{Instant, timeout};
 
-use super::{Invocation, ToolError};
-use crate::App;
-use crate::store::tool_runs::{self, Run, RunName};
-use crate::store::tools::Tool;
+use super::arguments::{self, Arguments};
+use super::http::Request;
+use super::{CallFacts, Client, Invocation, ToolError, envelope};
+use crate::store::tool_runs::{self, NewRun, RunName, State};
+use crate::store::tools::{Tool, ToolTarget};
 use crate::store::{self, StoreError};
-use crate::telemetry::OutcomeLabels;
+use crate::telemetry::{Metrics, OutcomeLabels};
 
 /// How long outcomes are kept, in days: what customers' tools answer, for as long as events are remembered.
 pub const KEEP_DAYS: i32 = crate::inbox::KEEP_DAYS;
@@ -26,108 +29,172 @@ pub const KEEP_DAYS: i32 = crate::inbox::KEEP_DAYS;
 const MARGIN: Duration = Duration::from_secs(10);
 /// How often a waiting repeat looks for the outcome.
 const POLL: Duration = Duration::from_millis(100);
-/// How often the outcome is tried to be noted, a second apart, while the database is away.
-const NOTE_ATTEMPTS: u32 = 5;
+/// How long a caller is let wait for a database that does not answer.
+const BEGIN_LIMIT: Duration = Duration::from_secs(1);
+/// How often the outcome is tried to be noted, five seconds apart, while the database is away.
+const NOTE_ATTEMPTS: u32 = 60;
+const NOTE_PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs `tool` unless this function call was run before; then gives what came of that.
-pub(super) async fn run(
-    app: &App,
-    agent: AgentId,
+/// One run of an HTTP tool.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
     tool: Tool,
-    invocation: &Invocation<'_>,
-) -> Result<String, ToolError> {
-    let Some(name) = name(invocation) else {
-        return super::call(&app.tools, &tool, invocation).await;
-    };
-    let limit = tool.timeout + MARGIN;
-    let first = {
-        let mut conn = app.db.acquire().await.map_err(StoreError::from)?;
-        tool_runs::begin(&mut conn, &name, agent, &tool.name, limit).await?
-    };
-    if !first {
-        count(app, "repeated");
-        return wait(&app.db, &name, Instant::now() + limit).await;
+    agent: AgentId,
+    facts: std::sync::Arc<CallFacts>,
+    tool_call_id: String,
+    arguments: Arguments,
+    bridged: bool,
+    /// `None`: nothing tells it from another.
+    name: Option<RunName>,
+    /// The business key.
+    key: Option<String>,
+}
+
+impl Run {
+    pub(super) fn new(tool: &Tool, invocation: Invocation) -> Result<Self, ToolError> {
+        let Invocation { agent, call, tool_call_id, arguments, bridged } = invocation;
+        let arguments = arguments::read(&tool.settings, &tool_call_id, &arguments)?;
+        let name = name(&call, &tool_call_id);
+        let key = arguments::business_key(&tool.settings, &arguments).filter(|_| name.is_some());
+        Ok(Self { tool: tool.clone(), agent, facts: call, tool_call_id, arguments, bridged, name, key })
     }
-    let (client, db, arguments) = (app.tools.clone(), app.db.clone(), invocation.arguments.clone());
-    let (call_id, tool_call_id) = (invocation.call_id.map(str::to_owned), invocation.tool_call_id.to_owned());
-    let running = app.tasks.spawn(async move {
-        let invocation = Invocation {
-            call_id: call_id.as_deref(),
-            tool_call_id: &tool_call_id,
-            name: &tool.name,
-            arguments: &arguments,
-        };
-        let outcome = super::call(&client, &tool, &invocation).await;
-        note(db, name, outcome.as_ref().map(String::clone).map_err(ToString::to_string)).await;
+
+    /// What tells this run from others in its call: a run with the same is the same.
+    pub(super) fn same_as(&self) -> String {
+        self.key.as_ref().map_or_else(|| format!("id:{}", self.tool_call_id), |key| format!("{}:{key}", self.tool.name))
+    }
+
+    /// The run's name for the tool's server.
+    fn delivery(&self) -> String {
+        let call = self.facts.id.as_deref().unwrap_or("-");
+        let run =
+            self.key.as_ref().map_or_else(|| self.tool_call_id.clone(), |key| format!("{}:{key}", self.tool.name));
+        hop::delivery(format!("tool:{call}:{run}"))
+    }
+
+    async fn call(&self, client: &Client) -> Result<String, ToolError> {
+        let ToolTarget::Http { url, secret } = &self.tool.target else { return Err(ToolError::Unavailable) };
+        let now = OffsetDateTime::now_utc();
+        let body = envelope::body(&self.tool, &self.facts, &self.tool_call_id, &self.arguments, now).to_string();
+        let (delivery, tool_call_id, limit) = (&self.delivery(), self.tool_call_id.as_str(), self.tool.timeout);
+        client.call(&Request { url, secret, delivery, body: &body, tool_call_id, limit }).await
+    }
+}
+
+/// Runs a tool unless that was done before; then gives what came of it.
+pub(super) async fn run(db: &PgPool, client: &Client, metrics: &Metrics, run: Run) -> Result<String, ToolError> {
+    let Some(name) = run.name.clone() else {
+        return run.call(client).await;
+    };
+    let limit = run.tool.timeout + MARGIN;
+    let new = NewRun { name: &name, key: run.key.as_deref(), agent: run.agent, tool: &run.tool.name, limit };
+    let deadline = Instant::now() + limit;
+    loop {
+        match begin(db, &new).await {
+            Ok(true) => break,
+            Ok(false) => {}
+            // The call goes on without a database, and so do its tools; repeats are found by `in_call`.
+            Err(error) if run.bridged && error.is_temporary() => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, tool = run.tool.name, "a tool's run is not noted yet");
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        count(metrics, "repeated");
+        if let Some(outcome) = wait(db, &run, &name, deadline).await? {
+            return outcome;
+        }
+    }
+    let (client, db) = (client.clone(), db.clone());
+    let running = tokio::spawn(async move {
+        let outcome = run.call(&client).await;
+        note(db, run, name, &outcome).await;
         outcome
     });
     let outcome = running.await.unwrap_or(Err(ToolError::Failed(None)));
-    count(app, if outcome.is_ok() { "ok" } else { "failed" });
+    count(metrics, if outcome.is_ok() { "ok" } else { "failed" });
     outcome
 }
 
-/// What a run is known by. `None`: nothing tells it from another.
-fn name(invocation: &Invocation<'_>) -> Option<RunName> {
-    let call_id = invocation.call_id?;
-    (invocation.tool_call_id != HOOK_TOOL_CALL_ID).then(|| RunName {
-        call_id: hop::delivery(call_id.to_owned()),
-        tool_call_id: hop::delivery(invocation.tool_call_id.to_owned()),
-    })
+async fn begin(db: &PgPool, run: &NewRun<'_>) -> store::Result<bool> {
+    let begun = async { tool_runs::begin(&mut *db.acquire().await?, run).await };
+    timeout(BEGIN_LIMIT, begun).await.unwrap_or(Err(StoreError::Database(sqlx::Error::PoolTimedOut)))
 }
 
-/// Waits for somebody else's run.
-async fn wait(db: &PgPool, name: &RunName, deadline: Instant) -> Result<String, ToolError> {
+fn name(facts: &CallFacts, tool_call_id: &str) -> Option<RunName> {
+    let call_id = facts.id.clone()?;
+    (tool_call_id != HOOK_TOOL_CALL_ID)
+        .then(|| RunName { call_id: hop::delivery(call_id), tool_call_id: hop::delivery(tool_call_id.to_owned()) })
+}
+
+/// Waits for somebody else's run. `None`: it had no effect and gave the key free, so it is our turn.
+async fn wait(
+    db: &PgPool,
+    run: &Run,
+    name: &RunName,
+    deadline: Instant,
+) -> Result<Option<Result<String, ToolError>>, ToolError> {
     loop {
-        let run = tool_runs::find(&mut *db.acquire().await.map_err(StoreError::from)?, name).await?;
-        match run {
-            Some(Run::Done(Ok(result))) => return Ok(result),
-            Some(Run::Done(Err(error))) => return Err(ToolError::Refused(error)),
-            Some(Run::Running) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
-            Some(Run::Running | Run::Lost) | None => return Err(ToolError::Failed(None)),
+        let mut conn = db.acquire().await.map_err(StoreError::from)?;
+        let state = tool_runs::find(&mut conn, name, &run.tool.name, run.key.as_deref()).await?;
+        drop(conn);
+        match state {
+            Some(State::Done(Ok(result))) => return Ok(Some(Ok(result))),
+            Some(State::Done(Err(error))) => return Ok(Some(Err(ToolError::Refused(error)))),
+            None if Instant::now() < deadline => return Ok(None),
+            Some(State::Running) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+            Some(State::Running | State::Lost) | None => return Ok(Some(Err(ToolError::Failed(None)))),
         }
     }
 }
 
 /// Notes the outcome before anybody gets it, if the database can be reached; later if it cannot: the caller waits for
 /// the answer.
-async fn note(db: PgPool, name: RunName, outcome: Result<String, String>) {
-    if write(&db, &name, &outcome).await.is_ok() {
+async fn note(db: PgPool, run: Run, name: RunName, outcome: &Result<String, ToolError>) {
+    let frees_key = outcome.as_ref().is_err_and(ToolError::is_harmless);
+    let key = run.key.filter(|_| !frees_key);
+    let (agent, tool) = (run.agent, run.tool.name);
+    let outcome = match outcome {
+        Ok(result) => Ok(result.clone()),
+        Err(error) => Err(error.to_string()),
+    };
+    let write = async move || {
+        let new = NewRun { name: &name, key: key.as_deref(), agent, tool: &tool, limit: Duration::ZERO };
+        let outcome = outcome.as_ref().map(String::as_str).map_err(String::as_str);
+        let written = async { tool_runs::finish(&mut *db.acquire().await?, &new, outcome).await };
+        timeout(BEGIN_LIMIT, written).await.unwrap_or(Err(StoreError::Database(sqlx::Error::PoolTimedOut)))
+    };
+    if write().await.is_ok() {
         return;
     }
     tokio::spawn(async move {
         for _ in 1..NOTE_ATTEMPTS {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            match write(&db, &name, &outcome).await {
+            tokio::time::sleep(NOTE_PAUSE).await;
+            match write().await {
                 Ok(()) => return,
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, tool_call_id = name.tool_call_id, "the outcome of a tool is not noted yet");
+                    tracing::warn!(error, "the outcome of a tool is not noted yet");
                 }
             }
         }
     });
 }
 
-async fn write(db: &PgPool, name: &RunName, outcome: &Result<String, String>) -> store::Result<()> {
-    let outcome = outcome.as_ref().map(String::as_str).map_err(String::as_str);
-    tool_runs::finish(&mut *db.acquire().await?, name, outcome).await
-}
-
-fn count(app: &App, outcome: &'static str) {
-    app.metrics.tool_runs.get_or_create(&OutcomeLabels { outcome }).inc();
+fn count(metrics: &Metrics, outcome: &'static str) {
+    metrics.tool_runs.get_or_create(&OutcomeLabels { outcome }).inc();
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn only_what_can_be_told_apart_has_a_name() {
-        let arguments = json!({});
-        let named =
-            |call_id, tool_call_id| name(&Invocation { call_id, tool_call_id, name: "f", arguments: &arguments });
+        let named = |call_id: Option<&str>, tool_call_id: &str| {
+            name(&CallFacts { id: call_id.map(str::to_owned), ..CallFacts::default() }, tool_call_id)
+        };
         assert_eq!(named(None, "call_1"), None);
         assert_eq!(named(Some("c"), HOOK_TOOL_CALL_ID), None);
         assert_eq!(named(Some("c"), "call_1").unwrap().tool_call_id, "call_1");

@@ -87,6 +87,18 @@ impl Reply {
         self
     }
 
+    /// Then calls a function with this text for its arguments, which a model may write badly.
+    #[must_use]
+    pub fn then_raw_tool_call(mut self, name: &str, arguments: &str) -> Self {
+        self.parts.push(Part::Call { name: name.to_owned(), arguments: arguments.to_owned() });
+        self
+    }
+
+    /// Does nothing at all, unless more is said of it.
+    pub fn silence() -> Self {
+        Self::new(vec![], Ending::Completed)
+    }
+
     /// Ends like `other`, once this reply's own items are there.
     #[must_use]
     pub fn then_fails_like(mut self, other: Self) -> Self {

@@ -17,11 +17,16 @@ const SECRET: &str = "the-tool's-own-secret";
 
 /// Gives an agent an HTTP tool.
 pub(crate) async fn add_tool(world: &World, agent: &Agent, name: &str, url: &str, timeout_ms: i32) {
+    add_tool_with(world, agent, name, url, timeout_ms, json!({})).await;
+}
+
+/// Gives an agent an HTTP tool with settings of its own.
+async fn add_tool_with(world: &World, agent: &Agent, name: &str, url: &str, timeout_ms: i32, settings: Value) {
     let tool = Uuid::now_v7();
     let project: Uuid = world.tandem.seeded.project_id.parse().expect("a project's id is a UUID");
     let insert = "with tool as (
-                      insert into tools (id, project_id, name, description, target_url, secret, timeout_ms)
-                      values ($1, $2, $3, 'A tool.', $4, $5, $6)
+                      insert into tools (id, project_id, name, description, target_url, secret, timeout_ms, settings)
+                      values ($1, $2, $3, 'A tool.', $4, $5, $6, $8)
                       on conflict (project_id, name) do update set target_url = excluded.target_url returning id)
                   insert into agent_tools (project_id, agent_id, tool_id) select $2, $7, id from tool";
     sqlx::query(insert)
@@ -32,65 +37,197 @@ pub(crate) async fn add_tool(world: &World, agent: &Agent, name: &str, url: &str
         .bind(SECRET)
         .bind(timeout_ms)
         .bind(agent.id.parse::<Uuid>().expect("an agent's id is a UUID"))
+        .bind(settings)
         .execute(&world.db)
         .await
         .expect("the tool is valid");
 }
 
+/// One function call, as each of the doors brings it.
+struct Case {
+    tool: &'static str,
+    /// `toolCallList[0]` without its id.
+    at_vapi: Value,
+    /// The text of the arguments.
+    at_openai: &'static str,
+    expected: Result<&'static str, &'static str>,
+}
+
+impl Case {
+    fn new(tool: &'static str, arguments: &'static str, expected: Result<&'static str, &'static str>) -> Self {
+        let value: Value = serde_json::from_str(arguments).expect("a test's own JSON");
+        Self { tool, at_vapi: on_the_wire(tool, &value), at_openai: arguments, expected }
+    }
+}
+
+/// Vapi's deliveries have objects, its types texts, its documentation flat samples.
+fn on_the_wire(tool: &str, arguments: &Value) -> Value {
+    json!({ "type": "function", "function": { "name": tool, "arguments": arguments } })
+}
+
+fn flat(tool: &str, arguments: &Value) -> Value {
+    json!({ "name": tool, "arguments": arguments })
+}
+
+const MALFORMED: Result<&str, &str> = Err("The arguments are not a JSON object. Nothing was done.");
+const FAILED: Result<&str, &str> = Err("The tool failed. It may or may not have taken effect.");
+const NINE: Result<&str, &str> = Ok("On 2026-11-23 these times are free: 09:00, 11:30, 16:15.");
+
+/// What is asked of a tool has the same outcome, whichever door it came through.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_tool_through_both_doors() {
     let world = World::default().await;
     let [agent, plain] = world.agents([Spec::listening(), Spec::on_vapi("bypass")]).await;
-    let tools = [
-        ("get_slots", json!({ "date": "2026-11-23" }), 5000),
-        ("book_appointment", json!({ "name": "Ann" }), 5000),
-        ("slow", json!({ "ms": 5000 }), 300),
-        ("huge", json!({}), 5000),
-        ("fails", json!({}), 5000),
-    ];
-    for (name, _, timeout_ms) in &tools {
-        for agent in [&agent, &plain] {
-            add_tool(&world, agent, name, &world.tandem.tools.url(), *timeout_ms).await;
+    let url = world.tandem.tools.url();
+    let nobody = "http://127.0.0.1:1/tools";
+    let fixed = json!({ "staticArguments": { "date": "2026-11-23" } });
+    let background = json!({ "background": true });
+    for agent in [&agent, &plain] {
+        for (name, url, timeout_ms, settings) in [
+            ("get_slots", url.as_str(), 5000, json!({})),
+            ("refuses", &url, 5000, json!({})),
+            ("fails", &url, 5000, json!({})),
+            ("slow", &url, 300, json!({})),
+            ("huge", &url, 5000, json!({})),
+            ("get_slots_of_the_day", &url, 5000, fixed.clone()),
+            ("background", &url, 5000, background.clone()),
+            ("nobody", nobody, 5000, json!({})),
+        ] {
+            add_tool_with(&world, agent, name, url, timeout_ms, settings).await;
         }
     }
-    let expected = [
-        ("get_slots", Ok("On 2026-11-23 these times are free: 09:00, 11:30, 16:15.")),
-        ("book_appointment", Ok("Booked, the reference is A-0001.")),
-        ("slow", Err("The tool failed. It may or may not have taken effect.")),
-        ("huge", Err("The tool's result is too large.")),
-        ("fails", Err("The tool failed. It may or may not have taken effect.")),
-        ("no_such_tool", Err("This tool does not exist.")),
+    let text = |text: &str| json!(text);
+    let wire = |arguments: &Value| on_the_wire("get_slots", arguments);
+    let day = r#"{"date":"2026-11-23"}"#;
+    let malformed = |at_vapi, at_openai| Case { tool: "get_slots", at_vapi, at_openai, expected: MALFORMED };
+    let good = |at_vapi| Case { tool: "get_slots", at_vapi, at_openai: day, expected: NINE };
+    let cases = [
+        good(wire(&json!({ "date": "2026-11-23" }))),
+        good(wire(&text(day))),
+        good(flat("get_slots", &json!({ "date": "2026-11-23" }))),
+        malformed(wire(&json!([1])), "[1]"),
+        malformed(wire(&text("{\"date\":")), "{\"date\":"),
+        malformed(flat("get_slots", &json!(7)), "7"),
+        Case::new("refuses", "{}", Err("There is no tool refuses.")),
+        Case::new("fails", "{}", FAILED),
+        Case::new("slow", r#"{"ms":5000}"#, FAILED),
+        Case::new("huge", "{}", Err("The tool's result is too large.")),
+        Case::new("get_slots_of_the_day", r#"{"date":"1999-12-31"}"#, Err("There is no tool get_slots_of_the_day.")),
+        Case::new("background", "{}", Ok("It is being done; there will be no result.")),
+        Case::new("nobody", "{}", Err("The tool cannot be reached. Nothing was done.")),
     ];
-
-    let arguments =
-        |name: &str| tools.iter().find(|tool| tool.0 == name).map_or_else(|| json!({}), |tool| tool.1.clone());
-    for (name, expected) in &expected {
-        let answer = by_vapi(&world, &plain, name, arguments(name)).await;
-        let result = match expected {
-            Ok(result) => json!({ "result": result }),
-            Err(error) => json!({ "error": error }),
+    for case in &cases {
+        let answer = by_vapi(&world, &plain, case.tool, case.at_vapi.clone()).await;
+        let (member, value) = match case.expected {
+            Ok(result) => ("result", result),
+            Err(error) => ("error", error),
         };
-        for (member, value) in result.as_object().expect("an object") {
-            assert_eq!(answer[member], *value, "{name}: {answer}");
-        }
+        assert_eq!(answer[member], value, "{}: {answer}", case.tool);
     }
+    let unknown = by_vapi(&world, &plain, "no_such_tool", on_the_wire("no_such_tool", &json!({}))).await;
+    assert_eq!(unknown["error"], "This tool does not exist.");
+
+    let background = |request: &Request| request.functions == ["background"];
+    world.tandem.tools.requests().first("the background tool runs on", background).await;
     let before = world.tandem.tools.requests().all().len();
     // One response calls all of them; the model cannot call what it was not given.
-    let calls: Vec<(&str, Value)> = expected[..5].iter().map(|(name, _)| (*name, arguments(name))).collect();
+    let calls: Vec<(&str, &str)> = cases.iter().map(|case| (case.tool, case.at_openai)).collect();
     let outputs = by_openai(&world, &agent, &calls).await;
-    for ((name, expected), output) in expected.iter().zip(&outputs) {
-        match expected {
-            // A booking of another call is another booking.
-            Ok(result) => assert_eq!(output, &result.replace("A-0001", "A-0002"), "{name}"),
-            Err(error) => assert_eq!(output, &json!({ "error": error }).to_string(), "{name}"),
+    for (case, output) in cases.iter().zip(&outputs) {
+        match case.expected {
+            Ok(result) => assert_eq!(output, result, "{}", case.tool),
+            Err(error) => assert_eq!(output, &json!({ "error": error }).to_string(), "{}", case.tool),
         }
     }
     every_request_is_vapis_and_signed(&world, before);
+    let fixed = world.tandem.tools.requests().all().into_iter().find(|it| it.functions == ["get_slots_of_the_day"]);
+    let body = fixed.expect("it was called").json();
+    assert_eq!(body["message"]["toolCallList"][0]["function"]["arguments"]["date"], "2026-11-23", "the owner's word");
 }
 
-async fn by_vapi(world: &World, agent: &Agent, name: &str, arguments: Value) -> Value {
+/// A model that asks again for the same, in its owner's words, is told what came of the first time; and a caller who
+/// hangs up does not stop what was begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_business_key_and_a_caller_who_hangs_up() {
+    let world = World::default().await;
+    let [agent, plain, impatient] = world.agents([Spec::listening(), Spec::on_vapi("bypass"), Spec::listening()]).await;
+    let url = world.tandem.tools.url();
+    let keyed = json!({ "idempotencyKey": ["appointment_id"] });
+    for agent in [&agent, &plain] {
+        add_tool_with(&world, agent, "book_appointment", &url, 5000, keyed.clone()).await;
+        add_tool_with(&world, agent, "refuses", &url, 5000, keyed.clone()).await;
+    }
+    let (first, note, other) =
+        (r#"{"appointment_id":17}"#, r#"{"appointment_id":17,"note":"again"}"#, r#"{"appointment_id":18}"#);
+    let again = ("refuses", first);
+    let calls = [("book_appointment", first), ("book_appointment", note), ("book_appointment", other), again, again];
+    let outputs = by_openai(&world, &agent, &calls).await;
+    assert_eq!(outputs[0], outputs[1], "{outputs:?}");
+    assert_ne!(outputs[0], outputs[2], "{outputs:?}");
+    assert_eq!(world.tandem.tools.bookings().len(), 2);
+
+    // Two messages about one call of Vapi's.
+    let facts = Facts::inbound(&plain.assistant, &plain.number, "+15550198");
+    let mut answers = Vec::new();
+    for arguments in [first, note, other] {
+        let arguments: Value = serde_json::from_str(arguments).expect("a test's own JSON");
+        let message = messages::tool_call(&facts, OffsetDateTime::now_utc(), "book_appointment", arguments);
+        answers.push(world.tandem.vapi.send(message).await.body["results"][0]["result"].clone());
+    }
+    assert_eq!(answers[0], answers[1], "{answers:?}");
+    assert_ne!(answers[0], answers[2], "{answers:?}");
+    assert_eq!(world.tandem.tools.bookings().len(), 4);
+    // What a server refused was not done, and may be asked for again.
+    let refused = |world: &World| {
+        world.tandem.tools.requests().all().iter().filter(|request| request.functions == ["refuses"]).count()
+    };
+    let before = refused(&world);
+    let (one, two) = tokio::join!(async { by_vapi_in(&world, &facts, "refuses", first).await }, async {
+        by_vapi_in(&world, &facts, "refuses", first).await
+    },);
+    by_vapi_in(&world, &facts, "refuses", first).await;
+    assert_eq!((one["error"].clone(), refused(&world) > before + 1), (two["error"].clone(), true));
+
+    hangs_up_meanwhile(&world, &impatient).await;
+}
+
+async fn by_vapi_in(world: &World, facts: &Facts, name: &str, arguments: &str) -> Value {
+    let arguments: Value = serde_json::from_str(arguments).expect("a test's own JSON");
+    let message = messages::tool_call(facts, OffsetDateTime::now_utc(), name, arguments);
+    world.tandem.vapi.send(message).await.body["results"][0].clone()
+}
+
+async fn hangs_up_meanwhile(world: &World, agent: &Agent) {
+    add_tool(world, agent, "slow", &world.tandem.tools.url(), 5000).await;
+    let call = world.call(agent, Caller::new());
+    let session = world.session(agent, 0).await;
+    session.push_reply(Reply::tool_call("slow", &json!({ "ms": 1500 })));
+    call.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 400)));
+    let begun = |request: &Request| request.functions == ["slow"] && request.status == 0;
+    world.tandem.tools.requests().first("the tool is being called", begun).await;
+    call.hang_up();
+    world.over(&call, EndReason::CallerHungUp).await;
+    let deadline = std::time::Instant::now() + LIMIT;
+    let noted = "select result from tool_runs where name = 'slow' and finished_at is not null";
+    loop {
+        let result: Option<String> =
+            sqlx::query_scalar(noted).fetch_optional(&world.db).await.expect("the table is there");
+        if let Some(result) = result {
+            assert_eq!(result, "It took 1500 ms.");
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "the run is not noted");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// Sends one function call, given without its id, as a call of its own.
+async fn by_vapi(world: &World, agent: &Agent, name: &str, mut function_call: Value) -> Value {
     let facts = Facts::inbound(&agent.assistant, &agent.number, "+15550198");
-    let message = messages::tool_call(&facts, OffsetDateTime::now_utc(), name, arguments);
+    let mut message = messages::tool_call(&facts, OffsetDateTime::now_utc(), name, json!({}));
+    let list = &mut message["message"]["toolCallList"][0];
+    function_call["id"] = list["id"].clone();
+    *list = function_call;
     let answer = world.tandem.vapi.send(message).await;
     assert_eq!(answer.status, 200, "{name}: {}", answer.body);
     validate_answer("tool-calls", &answer.body).unwrap_or_else(|fault| panic!("{name}: {fault}: {}", answer.body));
@@ -98,14 +235,11 @@ async fn by_vapi(world: &World, agent: &Agent, name: &str, arguments: Value) -> 
 }
 
 /// Lets the model call tools in one response; gives their outputs in that order. One response follows them all.
-async fn by_openai(world: &World, agent: &Agent, calls: &[(&str, Value)]) -> Vec<String> {
+async fn by_openai(world: &World, agent: &Agent, calls: &[(&str, &str)]) -> Vec<String> {
     let call = world.call(agent, Caller::new());
     let session = world.session(agent, 0).await;
-    let mut reply = Reply::tool_call(calls[0].0, &calls[0].1);
-    for (name, arguments) in &calls[1..] {
-        reply = reply.then_tool_call(name, arguments);
-    }
-    session.push_reply(reply);
+    let reply = Reply::silence();
+    session.push_reply(calls.iter().fold(reply, |reply, (name, arguments)| reply.then_raw_tool_call(name, arguments)));
     session.push_reply(Reply::speech(audio::clip(AGENT_LAST, 400, "That is all.")));
     call.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 400)).wait_until_agent_quiet().hang_up());
     session
@@ -136,7 +270,6 @@ async fn by_openai(world: &World, agent: &Agent, calls: &[(&str, Value)]) -> Vec
 /// Whichever door a call came through, the customer's server sees the same.
 fn every_request_is_vapis_and_signed(world: &World, first_of_openai: usize) {
     let requests = world.tandem.tools.requests().all();
-    assert_eq!(requests.len(), first_of_openai + 5);
     for request in &requests {
         let header = request.header("tandem-signature").expect("it is signed");
         let signed = SignedRequest { method: "POST", path_and_query: "/tools", body: &request.body };
@@ -147,19 +280,30 @@ fn every_request_is_vapis_and_signed(world: &World, first_of_openai: usize) {
     let (by_vapi, by_openai) = requests.split_at(first_of_openai);
     for request in by_openai {
         let same = by_vapi.iter().find(|other| other.functions == request.functions).expect("both doors ran it");
-        assert_eq!(shape(request), shape(same));
+        assert_eq!(told(request), told(same));
     }
 }
 
-/// A request without what differs from call to call.
-fn shape(request: &Request) -> Value {
+/// A request's shape, but for who speaks with whom: a bridged call may run before that is on record.
+fn told(request: &Request) -> Value {
     let mut body = request.json();
-    for list in ["toolCallList", "toolCalls"] {
-        body["message"][list][0]["id"] = Value::Null;
+    for at in ["/message", "/message/call"] {
+        if let Some(members) = body.pointer_mut(at).and_then(Value::as_object_mut) {
+            members.retain(|name, _| name != "customer" && name != "phoneNumber");
+        }
     }
-    assert!(body["message"]["call"]["id"].is_string(), "{body}");
-    body["message"]["call"]["id"] = Value::Null;
-    body
+    shape(&body)
+}
+
+/// A message without its values: which members there are, and of what kind. A test's own arguments stay.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => members.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+        Value::Array(items) => items.iter().map(shape).collect(),
+        Value::String(_) => "a text".into(),
+        Value::Number(_) => "a number".into(),
+        other => other.clone(),
+    }
 }
 
 /// A customer's tool must not reach into our own network.
@@ -172,16 +316,17 @@ async fn private_targets_are_refused() {
     let by_name = url.replace("127.0.0.1", "localhost");
     let targets = [
         ("by_address", url.as_str(), "This tool is not available."),
-        ("by_name", &by_name, "The tool failed. It may or may not have taken effect."),
+        ("by_name", &by_name, "This tool is not available."),
         ("metadata", "http://169.254.169.254/latest/meta-data", "This tool is not available."),
     ];
     for (name, url, error) in targets {
         add_tool(&world, &plain, name, url, 2000).await;
-        let answer = by_vapi(&world, &plain, name, json!({})).await;
+        let answer = by_vapi(&world, &plain, name, on_the_wire(name, &json!({}))).await;
         assert_eq!(answer["error"], error, "{name}");
     }
     add_tool(&world, &agent, "by_address", &url, 2000).await;
-    let outputs = by_openai(&world, &agent, &[("by_address", json!({}))]).await;
-    assert_eq!(outputs, [r#"{"error":"This tool is not available."}"#]);
+    add_tool(&world, &agent, "by_name", &by_name, 2000).await;
+    let outputs = by_openai(&world, &agent, &[("by_address", "{}"), ("by_name", "{}")]).await;
+    assert_eq!(outputs, [r#"{"error":"This tool is not available."}"#; 2]);
     assert!(world.tandem.tools.requests().all().is_empty(), "nothing reaches the server");
 }

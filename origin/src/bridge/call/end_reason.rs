@@ -15,6 +15,18 @@ pub enum EndReason {
     SetupTimedOut,
     /// This process stops; another takes the call up.
     HandedOver,
+    /// The agent said goodbye and ended it.
+    AgentHungUp,
+    /// Nobody said anything for too long.
+    Silence,
+    /// It had lasted as long as it may.
+    MaxDuration,
+    /// The caller is put through to somebody; the call is alive.
+    Transferring,
+    /// Keys are pressed, and then the call goes on.
+    PressingKeys,
+    /// Somebody else has told that the call is over.
+    CallOver,
 }
 
 impl EndReason {
@@ -27,11 +39,22 @@ impl EndReason {
             Self::SessionRefused => "session_refused",
             Self::SetupTimedOut => "setup_timed_out",
             Self::HandedOver => "handed_over",
+            Self::AgentHungUp => "agent_hung_up",
+            Self::Silence => "silence",
+            Self::MaxDuration => "max_duration",
+            Self::Transferring => "transferring",
+            Self::PressingKeys => "pressing_keys",
+            Self::CallOver => "call_over",
         }
     }
 
     /// Whether the phone call is over as well; otherwise Twilio asks how to go on.
     pub const fn ends_call(self) -> bool {
-        matches!(self, Self::CallerHungUp)
+        matches!(self, Self::CallerHungUp) || self.hangs_up()
+    }
+
+    /// Whether it is we who end the phone call.
+    pub const fn hangs_up(self) -> bool {
+        matches!(self, Self::AgentHungUp | Self::Silence | Self::MaxDuration)
     }
 }

@@ -1,5 +1,6 @@
 //! Recorded scripts of events, on a clock that the test moves.
 
+mod leaving;
 mod properties;
 mod turns;
 
@@ -35,6 +36,7 @@ impl Script {
             protection: None,
             interrupt_after_words: 0,
             keypad: None,
+            rules: Rules::default(),
             next_position: 0,
         };
         change(&mut setup);
@@ -368,15 +370,15 @@ fn tools_run_at_once_and_one_response_follows_all_outputs() {
     script.model(&call("c1"));
     let runs = script.take().into_iter().filter(|a| matches!(a, Action::RunTool(_))).count();
     assert_eq!(runs, 2, "a repeated item runs nothing");
-    script.input(Input::ToolDone { call_id: "c2".into(), output: "two".into() });
+    script.input(Input::ToolDone { call_id: "c2".into(), output: "two".into(), command: None });
     assert_eq!(script.sent_to_model().len(), 1);
-    script.input(Input::ToolDone { call_id: "c1".into(), output: "one".into() });
+    script.input(Input::ToolDone { call_id: "c1".into(), output: "one".into(), command: None });
     let sent = script.sent_to_model();
     assert_eq!(sent[0]["item"]["output"], "one");
     assert_eq!(sent.len(), 1, "the first response still runs");
     script.model(&done("r1", "completed"));
     assert_eq!(script.sent_to_model()[0]["type"], "response.create");
-    script.input(Input::ToolDone { call_id: "c1".into(), output: "again".into() });
+    script.input(Input::ToolDone { call_id: "c1".into(), output: "again".into(), command: None });
     assert!(script.take().is_empty());
 }
 

@@ -5,10 +5,18 @@ use std::collections::HashSet;
 use super::{Action, Call, Millis};
 use crate::bridge::openai::{self, FunctionCall};
 use crate::bridge::responses::Ask;
+use crate::tools::Command;
 
 /// Function calls whose outputs the model still waits for.
 #[derive(Debug, Default)]
 pub(super) struct RunningTools(HashSet<String>);
+
+impl RunningTools {
+    /// Whether none runs.
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl Call {
     /// The model has finished writing a function call.
@@ -19,13 +27,22 @@ impl Call {
     }
 
     /// A tool has its output. The model speaks once all are there.
-    pub(super) fn tool_done(&mut self, now: Millis, call_id: &str, output: &str, out: &mut Vec<Action>) {
+    pub(super) fn tool_done(
+        &mut self,
+        now: Millis,
+        call_id: &str,
+        output: &str,
+        command: Option<Command>,
+        out: &mut Vec<Action>,
+    ) {
         if !self.tools.0.remove(call_id) {
             return;
         }
         out.push(Action::ToModel(openai::function_output(call_id, output)));
         self.unseen_outputs += 1;
-        if self.tools.0.is_empty() {
+        if let Some(command) = command {
+            self.command(now, command, out);
+        } else if self.tools.is_idle() && self.leaving.is_none() {
             self.ask(now, Ask::Turn, out);
         }
     }

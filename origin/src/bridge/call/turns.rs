@@ -33,6 +33,10 @@ pub(super) enum Floor {
 impl Call {
     pub(super) fn speech_started(&mut self, now: Millis, out: &mut Vec<Action>) {
         self.gaps.speech(now, Speech::Open);
+        self.silence.caller_speaks();
+        if self.leaving.is_some() {
+            return;
+        }
         self.responses.hold(now + LONGEST_TURN_MS);
         if self.is_protected() {
             return;
@@ -46,6 +50,7 @@ impl Call {
 
     pub(super) fn speech_stopped(&mut self, now: Millis) {
         self.gaps.speech(now, Speech::None);
+        self.silence.caller_spoke();
         self.floor = Floor::Settled;
     }
 

@@ -6,9 +6,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
-use shared::twilio::answer::{self, path};
+use shared::twilio::answer::{self, Back, path};
 use shared::twilio::form::Form;
-use shared::twilio::webhook::{CallWebhook, IDEMPOTENCY_HEADER, delivery_id};
+use shared::twilio::webhook::{CallStatus, CallWebhook, IDEMPOTENCY_HEADER, delivery_id};
 
 use super::invalid_signature;
 use super::sender::{Received, Sender};
@@ -17,7 +17,7 @@ use crate::http::extract::require_media_type;
 use crate::http::problem::Problem;
 use crate::inbox::{self, Delivery, Source, State as Became};
 use crate::store::StoreError;
-use crate::{App, store, twilio_calls};
+use crate::{App, steps, store, twilio_calls};
 
 /// A verified webhook about a call.
 struct Webhook<'a> {
@@ -91,13 +91,23 @@ pub async fn resume(State(app): State<Arc<App>>, received: Received) -> Result<R
     let attempt = answer::attempt(received.uri.query().unwrap_or_default());
     let delivery = webhook.named();
     let incoming = Incoming { webhook: &webhook.facts, base: &base, attempt, delivery: delivery.as_deref() };
-    let answered = answering::resume(&app, &incoming).await;
-    Ok(twiml_or_hold(answered, &incoming, path::RESUME))
+    let back = Back::read(received.uri.query().unwrap_or_default(), webhook.facts.dialled);
+    let answered = match steps::answer(&app, &incoming, back).await {
+        Ok(Some(twiml)) => Ok(twiml),
+        Ok(None) => answering::resume(&app, &incoming).await,
+        Err(error) => Err(error),
+    };
+    let again = back.map_or_else(|| path::RESUME.to_owned(), Back::path);
+    Ok(twiml_or_hold(answered, &incoming, &again))
 }
 
 /// `POST /twilio/status`
 pub async fn status(State(app): State<Arc<App>>, received: Received) -> Result<StatusCode, Problem> {
     let webhook = verify(&app, &received)?;
+    if matches!(webhook.facts.status, CallStatus::Over(_)) {
+        app.endings.tell(&webhook.facts.call_sid);
+        app.plans.forget(&webhook.facts.call_sid);
+    }
     let id = webhook.delivery();
     if let Some(mut entry) = webhook.open(&app, &id).await? {
         let became = twilio_calls::note_status(&mut entry, &webhook.form, &webhook.facts).await?;

@@ -222,9 +222,13 @@ fn nothing_set_is_reported_as_what_callers_hear() {
     assert_eq!(realtime.call.recording, Some(true));
     let defaults: Vec<_> = conversion.report.fields.iter().filter(|entry| entry.source == Source::Default).collect();
     let paths: Vec<&str> = defaults.iter().map(|entry| entry.path.as_str()).collect();
-    for path in ["maxDurationSeconds", "silenceTimeoutSeconds", "backgroundSound"] {
+    for (path, wanted) in [
+        ("maxDurationSeconds", Status::Carried),
+        ("silenceTimeoutSeconds", Status::Carried),
+        ("backgroundSound", Status::CarriedInactive),
+    ] {
         assert!(paths.contains(&path), "{path} in {paths:?}");
-        assert_eq!(status(&conversion, path), (Status::CarriedInactive, false));
+        assert_eq!(status(&conversion, path), (wanted, false), "{path}");
     }
     assert_eq!(status(&conversion, "artifactPlan.recordingEnabled"), (Status::Carried, false));
     assert_eq!(status(&conversion, "voice"), (Status::Approximated, true), "callers hear another voice");
@@ -411,11 +415,11 @@ fn what_vapi_does_itself_becomes_tools_of_ours() {
     assert_eq!(transfer.parameters["properties"]["destination"]["enum"], json!(["+15550100"]));
     assert_eq!(transfer.settings.destinations.len(), 1);
     for (path, wanted) in [
-        ("[0].destinations[0].number", Status::CarriedInactive),
+        ("[0].destinations[0].number", Status::Carried),
         ("[0].destinations[0].transferPlan.mode", Status::Lost),
         ("[0].destinations[1].assistantName", Status::Lost),
         ("[1].type", Status::Lost),
-        ("[2].type", Status::CarriedInactive),
+        ("[2].type", Status::Carried),
         ("[3].sipInfoDtmfEnabled", Status::Carried),
         ("[4].url", Status::Lost),
         ("[5].where.to", Status::Lost),
@@ -439,7 +443,7 @@ fn silence_is_filled_once() {
     let idle = conversion.draft.realtime.call.idle.as_ref().unwrap();
     assert_eq!((idle.after_ms, idle.times, idle.messages.len()), (10_000, 3, 2));
     assert_eq!(status(&conversion, "hooks[0].do[0].prompt"), (Status::Lost, true));
-    assert_eq!(status(&conversion, "hooks[1].do[0].exact[1]"), (Status::CarriedInactive, true));
+    assert_eq!(status(&conversion, "hooks[1].do[0].exact[1]"), (Status::Carried, false));
     assert_eq!(status(&conversion, "hooks[2].on"), (Status::Lost, true));
     assert_eq!(status(&conversion, "messagePlan.idleMessages[0]"), (Status::Lost, true));
     let old = plain(json!({"messagePlan": {"idleMessages": ["Hm?"], "idleTimeoutSeconds": 5}}));

@@ -15,6 +15,10 @@ pub struct ToolSettings {
     /// Arguments that the model neither sees nor chooses. They go over the model's own: they may say who is calling.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub static_arguments: BTreeMap<String, Value>,
+    /// The arguments that say what a call of the tool is about, such as an appointment's id: within one phone call it
+    /// runs once for the same values, however often the model calls it. None: once for each of the model's calls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub idempotency_key: Vec<String>,
     /// The model is answered at once and the tool runs on by itself.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub background: bool,
@@ -91,4 +95,20 @@ pub enum Destination {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
+}
+
+impl Destination {
+    /// The number or the address: how the model names it.
+    pub fn address(&self) -> &str {
+        match self {
+            Self::Number { number, .. } => number.as_str(),
+            Self::Sip { sip_uri, .. } => sip_uri,
+        }
+    }
+
+    /// What is said to the caller before; `None`: nothing.
+    pub fn message(&self) -> Option<&str> {
+        let (Self::Number { message, .. } | Self::Sip { message, .. }) = self;
+        message.as_deref().filter(|message| !message.trim().is_empty())
+    }
 }

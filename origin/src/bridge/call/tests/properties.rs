@@ -176,7 +176,7 @@ impl World {
             }
             Step::ToolDone => {
                 if let Some(call_id) = self.tools.pop() {
-                    script.input(Input::ToolDone { call_id, output: String::new() });
+                    script.input(Input::ToolDone { call_id, output: String::new(), command: None });
                 }
             }
             Step::McpCallEnded => script.model(&json!({"type": "response.mcp_call.completed", "item_id": "m"})),

@@ -211,7 +211,7 @@ fn a_caller_who_speaks_is_not_talked_over_by_the_outcome_of_a_tool() {
         script.model(&done("r1", "completed"));
         script.model(&speech_started());
         script.take();
-        script.input(Input::ToolDone { call_id: "c".into(), output: "one".into() });
+        script.input(Input::ToolDone { call_id: "c".into(), output: "one".into(), command: None });
         let kinds: Vec<_> = script.sent_to_model().iter().map(|event| event["type"].clone()).collect();
         assert_eq!(kinds, ["conversation.item.create"]);
         script.model(&committed("c1"));

@@ -93,7 +93,7 @@ impl Context<'_> {
             static_arguments: self.static_arguments(tool),
             background: self.background(tool),
             messages: self.messages(tool),
-            destinations: Vec::new(),
+            ..ToolSettings::default()
         };
         Some(ToolDraft {
             source: self.source(id, name),
