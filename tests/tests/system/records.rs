@@ -218,6 +218,12 @@ async fn what_is_said_while_postgres_is_away_is_written_after() {
     calls[0].0.then(Caller::new().hang_up());
     let ended = calls[0].0.wait_ended(LIMIT).await.or_tell(&calls[0].0, "the call does not end");
     assert_eq!(ended, EndReason::CallerHungUp);
+    // It is away for longer than a connection is waited for.
+    let deadline = std::time::Instant::now() + LIMIT;
+    while world.tandem.origin.log().matches("calls wait to be written").count() < 2 {
+        assert!(std::time::Instant::now() < deadline, "nobody waits\n{}", world.tandem.origin.log_tail());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     world.tandem.postgres.start_again().await.expect("Postgres starts");
     calls[1].0.then(Caller::new().say(audio::voice(CALLER, 500)).wait_until_agent_quiet().hang_up());
     calls[1].0.wait_ended(LIMIT).await.or_tell(&calls[1].0, "the call does not end");
@@ -245,8 +251,8 @@ async fn an_origin_that_dies_leaves_what_was_said_and_heard() {
     record_calls_of(&world, &agent).await;
     let call = world.call(&agent, Caller::new().wait_until_agent_quiet());
     let session = world.session(&agent, 0).await;
-    session.push_reply(Reply::speech(audio::clip(AGENT_NEXT, 5000, "We open at nine.")));
     responses(&session, 1).await;
+    session.push_reply(Reply::speech(audio::clip(AGENT_NEXT, 5000, "We open at nine.")));
     call.then(Caller::new().say(audio::voice(CALLER, 500)));
     // The second answer is all there, and not heard yet.
     responses(&session, 2).await;
