@@ -76,9 +76,9 @@ pub enum Turns {
 #[derive(Debug, Deserialize)]
 pub struct RateLimit {
     /// What is left of it.
-    pub remaining: f64,
+    pub remaining: Option<f64>,
     /// Until it is whole again, in seconds.
-    pub reset_seconds: f64,
+    pub reset_seconds: Option<f64>,
 }
 
 /// The id of an item, still in the message.

@@ -51,8 +51,8 @@ impl Retry {
 
     /// OpenAI tells what is left of the account's limits.
     pub(super) fn limits(&mut self, now: Millis, limits: &[RateLimit]) {
-        let used_up = limits.iter().filter(|limit| limit.remaining <= 0.0);
-        self.limits_reset = used_up.map(|limit| now + millis(limit.reset_seconds)).max();
+        let used_up = limits.iter().filter(|limit| limit.remaining.is_some_and(|remaining| remaining <= 0.0));
+        self.limits_reset = used_up.filter_map(|limit| Some(now + millis(limit.reset_seconds?))).max();
     }
 
     /// How long to wait for the account's limits.
@@ -140,7 +140,7 @@ mod tests {
         let mut retry = Retry::default();
         let error = ErrorBody { message: "try again in 2s".into(), ..ErrorBody::default() };
         assert_eq!(retry.limited_for(0, &error), 2_000);
-        let limit = |remaining, reset_seconds| RateLimit { remaining, reset_seconds };
+        let limit = |left, reset| RateLimit { remaining: Some(left), reset_seconds: Some(reset) };
         retry.limits(1_000, &[limit(10.0, 60.0), limit(0.0, 5.0)]);
         assert_eq!(retry.limited_for(2_000, &error), 4_000);
         retry.limits(1_000, &[limit(0.0, 500.0)]);

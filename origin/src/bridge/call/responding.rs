@@ -6,7 +6,6 @@ use crate::bridge::call::loss::Loss;
 use crate::bridge::openai::{ErrorBody, ResponseCreated, ResponseDone};
 use crate::bridge::playback::Part;
 use crate::bridge::responses::Ask;
-use crate::bridge::transcript::Role;
 use crate::bridge::wire::{Audio, BYTES_PER_MS};
 
 /// Audio goes to Twilio in pieces of at most this many bytes, so that marks can stand between them: 200 ms, cut where
@@ -52,7 +51,6 @@ impl Call {
         if !self.responses.may_play(response_id) {
             return self.late_audio(response_id, part, audio);
         }
-        self.transcript.place(&part.item_id, Role::Assistant);
         self.transcript.agent_sounds(&part.item_id, audio.byte_len() / BYTES_PER_MS);
         for piece in audio.pieces(PIECE_BYTES) {
             out.push(Action::ToCaller(self.stream.media(piece)));
