@@ -122,6 +122,19 @@ impl World {
                 }
             }
             Step::Key(key) => script.caller(&json!({"event": "dtmf", "dtmf": {"digit": key}})),
+            Step::Ends { how } => match how {
+                0 => script.caller(&json!({"event": "stop"})),
+                1 => script.input(Input::CallerGone),
+                2 => script.input(Input::ModelGone),
+                _ => script.model(&json!({"type": "error", "error": {"code": "session_expired", "message": ""}})),
+            },
+            _ => self.serve(script, step),
+        }
+    }
+
+    /// What OpenAI says.
+    fn serve(&mut self, script: &mut Script, step: &Step) {
+        match step {
             Step::SpeechStarted => script.model(&speech_started()),
             Step::SpeechStopped => script.model(&json!({"type": "input_audio_buffer.speech_stopped"})),
             Step::Committed => script.model(&committed("said")),
@@ -194,13 +207,7 @@ impl World {
                 let code = "response_cancel_not_active";
                 script.model(&json!({"type": "error", "error": {"code": code, "message": "", "event_id": null}}));
             }
-            Step::Ends { how } => match how {
-                0 => script.caller(&json!({"event": "stop"})),
-                1 => script.input(Input::CallerGone),
-                2 => script.input(Input::ModelGone),
-                _ => script.model(&json!({"type": "error", "error": {"code": "session_expired", "message": ""}})),
-            },
-            Step::ServerResponds | Step::AnswerRequest { .. } => {}
+            _ => {}
         }
     }
 
@@ -217,8 +224,8 @@ impl World {
         for action in actions {
             assert!(!self.ended, "nothing comes after the end: {action:?}");
             match action {
-                Action::ToModel(text) => self.to_model(&serde_json::from_str(&text).expect("JSON")),
-                Action::ToCaller(text) => self.to_caller(&serde_json::from_str(&text).expect("JSON")),
+                Action::ToModel(text) => self.at_the_model(&serde_json::from_str(&text).expect("JSON")),
+                Action::ToCaller(text) => self.at_the_caller(&serde_json::from_str(&text).expect("JSON")),
                 Action::End(_) => self.ended = true,
                 Action::Line(line) => {
                     assert!(line.heard_ms.is_none_or(|heard| heard <= self.sent_ms(&line.item_id)), "{line:?}");
@@ -228,7 +235,7 @@ impl World {
         }
     }
 
-    fn to_model(&mut self, event: &Value) {
+    fn at_the_model(&mut self, event: &Value) {
         let item = || event["item_id"].as_str().expect("an item").to_owned();
         match event["type"].as_str().expect("a type") {
             "response.create" => {
@@ -254,7 +261,7 @@ impl World {
         }
     }
 
-    fn to_caller(&mut self, message: &Value) {
+    fn at_the_caller(&mut self, message: &Value) {
         match message["event"].as_str().expect("an event") {
             "mark" => self.marks.push(message["mark"]["name"].as_str().expect("a name").to_owned()),
             "clear" => self.dead.extend(1..=self.responses),
