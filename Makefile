@@ -27,7 +27,7 @@ export WRANGLER_SEND_METRICS := false
 EDGE_SOURCES := $(shell find edge shared -name build -prune -o -type f \( -name '*.rs' -o -name '*.js' -o -name '*.toml' \) -print) \
 	Cargo.toml Cargo.lock
 
-.PHONY: help setup edge demo dev latency bench-edge test lint sqlx-prepare sqlx-check deny deploy-check clean
+.PHONY: help setup edge demo dev latency bench-edge bench-bridge test lint sqlx-prepare sqlx-check deny deploy-check clean
 
 help:
 	@echo 'make demo          install what is missing, start everything, play three calls'
@@ -35,6 +35,7 @@ help:
 	@echo 'make dev           keep the stack up and say how to place a call'
 	@echo 'make latency       time to TwiML, and what the bridge adds to a frame'
 	@echo 'make bench-edge    processor time of the Worker beside hand-written JavaScript and Hono'
+	@echo 'make bench-bridge  what the bridge costs beside a bare proxy; for more calls: ARGS="--calls 100,400,700"'
 	@echo 'make setup         only install what is missing (the first time about 5 minutes)'
 	@echo 'make edge          build the Worker'
 	@echo 'make lint          formatting and clippy, on the host and for wasm32'
@@ -166,6 +167,11 @@ bench-edge: setup edge
 	@echo 'bench-edge: building the load generator (the first time 3 minutes); then 2 minutes of load'
 	@cargo build --quiet --bin sim
 	@$(SIM) bench-edge
+
+bench-bridge: setup edge
+	@echo 'bench-bridge: building the origin and the load for release (the first time 5 minutes); then 3 minutes of calls'
+	@cargo build --release --quiet --bin tandem --bin sim
+	@$(TARGET)/release/sim bench-bridge $(ARGS)
 
 test: setup edge
 	@cargo build --quiet --bin tandem --bin sim

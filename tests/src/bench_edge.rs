@@ -5,7 +5,7 @@
 //! They are loaded in turn, round by round, so that whatever else the machine does falls on all alike. Counted is the
 //! processor time of the whole process.
 
-mod load;
+pub(crate) mod load;
 
 use std::path::PathBuf;
 use std::time::Duration;

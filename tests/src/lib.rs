@@ -3,6 +3,7 @@
 //! Each simulator speaks its service's public contract, refuses what the real service refuses, and records what it
 //! saw. None of this is reachable from product code.
 
+pub mod bench_bridge;
 pub mod bench_edge;
 pub mod cloudflare;
 pub mod demo;

@@ -1,6 +1,7 @@
 //! `sim`: the local stack and its parts as commands.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
@@ -9,7 +10,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use tests::stack::postgres::Postgres;
 use tests::stack::root;
-use tests::{bench_edge, demo, dev, latency};
+use tests::{bench_bridge, bench_edge, demo, dev, latency};
 
 /// The local stack and its parts.
 #[derive(Debug, Parser)]
@@ -23,6 +24,16 @@ enum Sim {
     Latency,
     /// Measure what the compiled Worker costs beside hand-written JavaScript.
     BenchEdge,
+    /// Measure what the bridge costs beside a bare proxy.
+    BenchBridge(bench_bridge::Plan),
+    /// The bare proxy that `bench-bridge` starts.
+    #[command(hide = true)]
+    BareProxy {
+        /// Where it listens.
+        port: u16,
+        /// Where its model listens.
+        model: SocketAddr,
+    },
     /// Run a command with `DATABASE_URL` naming a fresh database that has all migrations.
     Postgres {
         /// The command and its arguments.
@@ -46,6 +57,8 @@ async fn run() -> Result<ExitCode> {
         Sim::Demo => demo::run().await.map(|()| ExitCode::SUCCESS),
         Sim::Latency => latency::run().await.map(|()| ExitCode::SUCCESS),
         Sim::BenchEdge => bench_edge::run().await.map(|()| ExitCode::SUCCESS),
+        Sim::BenchBridge(plan) => bench_bridge::run(plan).await.map(|()| ExitCode::SUCCESS),
+        Sim::BareProxy { port, model } => bench_bridge::bare::serve(port, model).await.map(|()| ExitCode::SUCCESS),
         Sim::Dev => dev::run().await.map(|()| ExitCode::SUCCESS),
         Sim::Postgres { command } => with_postgres(&command).await,
     }

@@ -22,7 +22,7 @@ mod ledger;
 mod line;
 mod number;
 mod overrides;
-mod protocol;
+pub(crate) mod protocol;
 mod rest;
 mod sid;
 mod signature;

@@ -105,7 +105,7 @@ impl Connection {
 
 /// Processor time that the threads of a process have used, in the kernel and out of it. The kernel's scheduler counts it
 /// in nanoseconds; the times in `stat` are of hundredths of a second.
-fn cpu_seconds(process: i32) -> anyhow::Result<f64> {
+pub(crate) fn cpu_seconds(process: i32) -> anyhow::Result<f64> {
     let mut total = Duration::ZERO;
     for thread in fs::read_dir(format!("/proc/{process}/task")).context("the process's threads")? {
         // One that has just ended was no busy one.

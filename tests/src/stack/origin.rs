@@ -94,6 +94,11 @@ impl Origin {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// The process, if it runs.
+    pub fn id(&self) -> Option<i32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Where it answers.
     pub fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
