@@ -4,12 +4,14 @@
 //! knows no socket and no clock. [`pump`] is the shell that owns both sockets and feeds it. Audio is never decoded: the
 //! base64 text of mu-law passes from one JSON message into the other.
 
+mod alarm;
 pub mod call;
 pub mod openai;
 pub mod playback;
 pub mod pump;
 pub mod record;
 pub mod responses;
+mod scan;
 pub mod session;
 pub mod stream;
 pub mod transcript;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use axum::serve::ListenerExt as _;
 use clap::{Parser, Subcommand};
 use origin::config::{self, Config, LogFormat};
 use origin::seed::{self, VapiIds};
@@ -135,6 +136,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
     cancel_on_signal(&app)?;
     tracing::info!("Listening on http://{address}");
+    // Audio is sent in small pieces that must not wait for each other. What a socket refuses, its next use tells.
+    let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
     // Webhooks are answered until the calls are gone.
     let drained = CancellationToken::new();
     let server = axum::serve(listener, http::router(Arc::clone(&app)))

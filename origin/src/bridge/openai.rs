@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::playback::Part;
 use super::responses::Ask;
+use super::scan::{self, Delta};
 use super::wire::{Audio, Text, silence};
 
 /// What OpenAI says.
@@ -256,6 +257,12 @@ struct Format {
 impl<'a> Event<'a> {
     /// Reads one text message.
     pub fn parse(message: &'a str) -> Result<Self, serde_json::Error> {
+        if let Some(Delta { response_id, item_id, content_index, audio }) = scan::delta(message)
+            && let Some(audio) = Audio::new(audio)
+        {
+            let part = Part { item_id: item_id.to_owned(), content_index };
+            return Ok(Self::Audio { response_id: response_id.into(), part, audio });
+        }
         let frame: Frame<'a> = serde_json::from_str(message)?;
         let Frame { response_id, item_id, content_index, delta, transcript, .. } = frame;
         let event = match frame.kind.as_str() {
@@ -314,7 +321,7 @@ fn read<'a, T: Deserialize<'a>>(value: Option<&'a RawValue>) -> Result<T, serde_
 
 /// Passes the caller's audio on.
 pub fn append(audio: Audio<'_>) -> String {
-    format!(r#"{{"type":"input_audio_buffer.append","audio":"{}"}}"#, audio.as_str())
+    [r#"{"type":"input_audio_buffer.append","audio":""#, audio.as_str(), r#""}"#].concat()
 }
 
 /// Passes silence on in place of the caller's audio.

@@ -2,18 +2,20 @@
 //!
 //! One task runs one stream. Whatever is slow (the database, tools) is handed to others, so audio never waits for it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::{Message as CallerMessage, Utf8Bytes, WebSocket};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::Message as ModelMessage;
 use tokio_util::sync::CancellationToken;
 
+use super::alarm::Alarm;
 use super::call::{Action, Call, EndReason, Input};
 use super::openai::{Event as ModelEvent, FunctionCall};
 use super::twilio::Event as CallerEvent;
@@ -99,6 +101,7 @@ pub async fn run(
     let (tool_done, mut tools) = mpsc::channel(TOOL_QUEUE);
     let mut ping = interval(PING_EVERY);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut alarm = Alarm::new();
     let mut out = Vec::new();
 
     loop {
@@ -111,7 +114,7 @@ pub async fn run(
             message = next(&mut model), if model.is_some() => message,
             result = &mut connecting, if !connected => Woken::Connected(Box::new(result)),
             Some(done) = tools.recv() => Woken::Tool(done),
-            () = sleep_until(deadline.unwrap_or(started)), if deadline.is_some() => Woken::Deadline,
+            () = alarm.until(deadline.unwrap_or(started)), if deadline.is_some() => Woken::Deadline,
             _ = ping.tick() => Woken::Ping,
             _ = looks.tick() => Woken::Watch,
             () = &mut leave, if !leaving => Woken::Leave,
@@ -197,7 +200,7 @@ async fn perform(
     while !out.is_empty() {
         let mut lost = None;
         let (mut to_caller, mut to_model) = (false, false);
-        for action in std::mem::take(out) {
+        for action in out.drain(..) {
             match action {
                 Action::ToCaller(text) => {
                     to_caller = true;
@@ -238,7 +241,12 @@ async fn perform(
 }
 
 async fn sent<E>(sending: impl Future<Output = Result<(), E>>) -> bool {
-    matches!(timeout(SEND_LIMIT, sending).await, Ok(Ok(())))
+    let mut sending = pin!(sending);
+    match poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await {
+        Poll::Ready(result) => result.is_ok(),
+        // Nearly never: only a message that the kernel does not take at once needs a clock.
+        Poll::Pending => matches!(timeout(SEND_LIMIT, sending).await, Ok(Ok(()))),
+    }
 }
 
 fn caller_text(message: Option<Result<CallerMessage, axum::Error>>) -> Woken {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::scan;
 use super::wire::{Audio, Text};
 
 /// What Twilio says.
@@ -121,6 +122,11 @@ struct Dtmf<'a> {
 impl<'a> Event<'a> {
     /// Reads one text message.
     pub fn parse(message: &'a str) -> Result<Self, serde_json::Error> {
+        if let Some(media) = scan::media(message)
+            && let Some(audio) = Audio::new(media.payload)
+        {
+            return Ok(Self::Media { audio, at_ms: media.timestamp.parse().ok() });
+        }
         let frame: Frame<'a> = serde_json::from_str(message)?;
         let event = match frame.event.as_str() {
             "connected" => Some(Self::Connected),
@@ -141,7 +147,7 @@ impl<'a> Event<'a> {
 impl StreamSid {
     /// Plays audio after all that was sent before.
     pub fn media(&self, audio: Audio<'_>) -> String {
-        format!(r#"{{"event":"media","streamSid":"{}","media":{{"payload":"{}"}}}}"#, self.0, audio.as_str())
+        [r#"{"event":"media","streamSid":""#, &self.0, r#"","media":{"payload":""#, audio.as_str(), r#""}}"#].concat()
     }
 
     /// Asks to be told when all audio sent so far has been played. The name holds letters, digits and dots only.

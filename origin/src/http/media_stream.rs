@@ -15,6 +15,10 @@ use crate::http::problem::Problem;
 
 /// Twilio's messages are some 400 bytes; OpenAI's own example allows as much.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// Of what is read and of what is written. The WebSocket library clears what is free of the first before every read,
+/// so its default of 128 KiB would double what a call costs; this holds some messages of audio. What is longer is read
+/// and written in turns.
+const BUFFER_BYTES: usize = 4096;
 
 /// The media stream's route.
 pub fn router() -> Router<Arc<App>> {
@@ -27,9 +31,14 @@ async fn upgrade(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Resp
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "The origin is shutting down.")
             .into_response();
     }
-    upgrade.max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES).on_upgrade(move |socket| {
-        // The process waits for its calls before it ends.
-        let tasks = app.tasks.clone();
-        tasks.track_future(stream::serve(app, socket))
-    })
+    upgrade
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(MAX_MESSAGE_BYTES)
+        .read_buffer_size(BUFFER_BYTES)
+        .write_buffer_size(BUFFER_BYTES)
+        .on_upgrade(move |socket| {
+            // The process waits for its calls before it ends.
+            let tasks = app.tasks.clone();
+            tasks.track_future(stream::serve(app, socket))
+        })
 }

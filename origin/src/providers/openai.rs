@@ -21,6 +21,10 @@ pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The largest event is the whole session's or a response's; audio comes in pieces far smaller.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Of what is read and of what is written. The WebSocket library clears what is free of the first before every read,
+/// so its default of 128 KiB would double what a call costs; this holds some messages of audio. What is longer is read
+/// and written in turns.
+const BUFFER_BYTES: usize = 4096;
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +58,10 @@ pub async fn connect(config: Option<&OpenAi>, model: &str) -> Result<Socket, Con
     key.set_sensitive(true);
     request.headers_mut().insert(AUTHORIZATION, key);
 
-    let limits = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .read_buffer_size(BUFFER_BYTES)
+        .write_buffer_size(BUFFER_BYTES);
     // Nagle's algorithm is off: audio is sent in small pieces that must not wait for each other.
     let connecting = connect_async_with_config(request, Some(limits), true);
     let (socket, _) =
