@@ -249,6 +249,16 @@ mod tests {
     }
 
     #[test]
+    fn every_end_of_a_call_that_the_bridge_tells_has_a_reason() {
+        use crate::bridge::call::EndReason as Told;
+        for told in [Told::CallerHungUp, Told::AgentHungUp, Told::Silence, Told::MaxDuration] {
+            assert!(told.ends_call());
+            let ending = Ending::of_bridge(told.as_str());
+            assert_eq!((ending.reason.as_str(), ending.detail), (told.as_str(), None));
+        }
+    }
+
+    #[test]
     fn an_unknown_word_is_kept() {
         let ending = Ending::of_vapi("brand-new-reason");
         assert_eq!((ending.reason, ending.detail.as_deref()), (EndReason::Other, Some("brand-new-reason")));
