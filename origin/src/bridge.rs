@@ -13,6 +13,7 @@ pub mod record;
 pub mod responses;
 mod scan;
 pub mod session;
+pub mod sessions;
 pub mod stream;
 pub mod transcript;
 pub mod twilio;

@@ -64,6 +64,8 @@ pub struct OpenAi {
     pub realtime_url: Url,
     /// `OPENAI_MODEL`: for agents that name none; default `gpt-realtime-2.1`.
     pub model: String,
+    /// `OPENAI_SESSION_SECONDS`: how long a session lasts, where OpenAI does not say; default 3600.
+    pub session_lasts: Duration,
 }
 
 /// Twilio.
@@ -376,7 +378,13 @@ impl Vars<'_> {
     fn openai(&mut self) -> Option<OpenAi> {
         let realtime_url = self.service_url("OPENAI_REALTIME_URL", "wss://api.openai.com/v1/realtime");
         let model = self.optional("OPENAI_MODEL").unwrap_or_else(|| "gpt-realtime-2.1".to_owned());
-        Some(OpenAi { api_key: self.optional("OPENAI_API_KEY")?.into(), realtime_url: realtime_url?, model })
+        let lasts = self.parsed("OPENAI_SESSION_SECONDS", "3600", "a number of seconds");
+        Some(OpenAi {
+            api_key: self.optional("OPENAI_API_KEY")?.into(),
+            realtime_url: realtime_url?,
+            model,
+            session_lasts: Duration::from_secs(lasts?),
+        })
     }
 
     fn twilio(&mut self) -> Option<Twilio> {

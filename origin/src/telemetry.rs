@@ -71,6 +71,8 @@ pub struct Metrics {
     pub dead_letters: Gauge<u64, AtomicU64>,
     /// `tandem_live_calls`: calls bridged at this moment.
     pub live_calls: Gauge,
+    /// `tandem_openai_sessions_total`: sessions that calls asked for, by outcome: `opened`, or why there was none.
+    pub sessions: Family<OutcomeLabels, Counter>,
     /// `tandem_streams_refused_total`: media streams that were not let in.
     pub streams_refused: Counter,
     /// `tandem_call_records_dropped_total`: facts of calls lost because too many waited for the database.
@@ -164,6 +166,7 @@ impl Metrics {
             replica_faults: Family::default(),
             dead_letters: Gauge::default(),
             live_calls: Gauge::default(),
+            sessions: Family::default(),
             streams_refused: Counter::default(),
             call_records_dropped: Counter::default(),
             // 10 ms to 20 s, half an octave apart: what matters is between a half and two seconds.
@@ -214,6 +217,7 @@ impl Metrics {
         );
         registry.register("dead_letters", "Events that wait to be replayed", metrics.dead_letters.clone());
         registry.register("live_calls", "Calls bridged at this moment", metrics.live_calls.clone());
+        registry.register("openai_sessions", "Sessions at OpenAI that calls asked for", metrics.sessions.clone());
         registry.register("streams_refused", "Media streams that were not let in", metrics.streams_refused.clone());
         registry.register(
             "call_records_dropped",

@@ -19,6 +19,8 @@ mod leaving;
 mod loss;
 #[path = "system/records.rs"]
 mod records;
+#[path = "system/sessions.rs"]
+mod sessions;
 #[path = "system/speech.rs"]
 mod speech;
 #[path = "system/steps.rs"]

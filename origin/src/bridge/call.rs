@@ -1,8 +1,9 @@
 //! The call as a pure state machine: what a socket, a tool or the clock says goes in, what is to be done comes out.
 //!
-//! Here are the inputs, the actions and who handles what. Each idea has a file of its own: `opening` until the session
-//! is confirmed, `greeting`, `turns` of caller and agent, `barge_in`, `responding` and `failures` of responses, `tools`,
-//! `keypad`, `gaps` in the caller's audio, `loss` of the session, `limits` of the call, and `leaving` the stream.
+//! Here are the inputs, the actions and who handles what. Each idea has a file of its own: `greeting`, `turns` of caller
+//! and agent, `barge_in`, `responding` and `failures` of responses, `tools`, `keypad`, `gaps` in the caller's audio,
+//! `limits` of the call, and `leaving` the stream; `loss` of the session and `reopening`, by which a call goes on in the
+//! next one with what is `unanswered` of the caller's sound and with `tool_notes`.
 
 mod barge_in;
 mod end_reason;
@@ -13,10 +14,12 @@ mod keypad;
 mod leaving;
 mod limits;
 mod loss;
-mod opening;
+mod reopening;
 mod responding;
+mod tool_notes;
 mod tools;
 mod turns;
+mod unanswered;
 
 use self::barge_in::Fenced;
 pub use self::end_reason::EndReason;
@@ -28,13 +31,16 @@ use self::leaving::Leaving;
 pub use self::limits::Rules;
 use self::limits::Silence;
 use self::loss::Loss;
-pub use self::opening::OPENING_LIMIT_MS;
-use self::opening::Opening;
+use self::reopening::NextSession;
+use self::tool_notes::ToolNotes;
 use self::tools::RunningTools;
 use self::turns::Floor;
+use self::unanswered::Unanswered;
 use super::openai::{self, Event, FunctionCall, Turns};
 use super::playback::{Millis, Playback};
 use super::responses::{Ask, Responses};
+use super::session::Said;
+use super::sessions::Unavailable;
 use super::transcript::{Line, Role, Transcript};
 use super::twilio::{self, StreamSid};
 use super::waits::{Turn, Waits};
@@ -51,10 +57,12 @@ pub const SESSION_EVENT_ID: &str = "session";
 pub struct Setup {
     /// The stream on Twilio's side.
     pub stream_sid: StreamSid,
-    /// The `session.update` to send, with [`SESSION_EVENT_ID`].
-    pub session_update: String,
-    /// The conversation so far, as events, when the call is taken up again.
-    pub replay: Vec<String>,
+    /// What every session is told first, as events.
+    pub opening: Vec<String>,
+    /// The conversation so far, when the call is taken up again.
+    pub past: Vec<Said>,
+    /// Whether the agent's last words in it did not reach the caller whole.
+    pub broke_off: bool,
     /// What the agent says first; `None`: it waits for the caller.
     pub first_ask: Option<Ask>,
     /// The `session.update` after the first message, which gives the turns to OpenAI; `None`: it has them all along,
@@ -77,11 +85,18 @@ pub enum Input<'a> {
     Caller(twilio::Event<'a>),
     /// Twilio's socket is gone.
     CallerGone,
-    /// OpenAI's socket is open.
-    ModelReady,
+    /// A confirmed session waits.
+    SessionReady {
+        /// When it ends.
+        ends: Millis,
+        /// Who answers the caller's turns.
+        turns: Turns,
+    },
+    /// No session is to be had.
+    SessionUnavailable(Unavailable),
     /// OpenAI said something.
     Model(Event<'a>),
-    /// OpenAI's socket is gone, or was never to be had.
+    /// OpenAI's socket is gone.
     ModelGone,
     /// A tool has an output.
     ToolDone {
@@ -107,6 +122,10 @@ pub enum Action {
     ToCaller(String),
     /// Send a text message to OpenAI.
     ToModel(String),
+    /// Open a session beside the present one, unless that is under way, and report with [`Input::SessionReady`].
+    OpenSession,
+    /// Let the session that waits take the place of the present one.
+    TakeSession,
     /// Run a tool and report with [`Input::ToolDone`].
     RunTool(FunctionCall),
     /// Keep a line of the transcript.
@@ -137,8 +156,8 @@ pub enum Action {
 /// How far a call has come.
 #[derive(Debug)]
 enum Phase {
-    /// The session is not confirmed.
-    Opening(Opening),
+    /// There is no session.
+    Opening,
     /// Both sides can speak.
     Talking,
     /// Nothing happens any more.
@@ -149,10 +168,19 @@ enum Phase {
 #[derive(Debug)]
 pub struct Call {
     stream: StreamSid,
-    session_update: String,
-    replay: Vec<String>,
-    first_ask: Option<Ask>,
     phase: Phase,
+    opening: Vec<String>,
+    /// What was said before this stream.
+    past: Vec<Said>,
+    broke_off: bool,
+    unanswered: Unanswered,
+    next_session: NextSession,
+    /// Sessions lost or spoiled since one has answered; a spoiled one counts for more.
+    losses: u32,
+    /// Since when the first session is waited for.
+    waits_since: Option<Millis>,
+    /// What gives the turns to OpenAI, if a new session does not do so by itself.
+    lift: Option<String>,
     greeting: Greeting,
     turns: Turns,
     floor: Floor,
@@ -171,19 +199,27 @@ pub struct Call {
     rules: Rules,
     silence: Silence,
     leaving: Option<Leaving>,
+    tool_notes: ToolNotes,
 }
 
 impl Call {
-    /// A call whose stream started at `now`.
+    /// A call whose stream started at `now`, and which waits for its session.
     pub fn new(setup: Setup, now: Millis) -> Self {
         let mut responses = Responses::default();
         responses.hold(Millis::MAX);
+        // Held, so it is not asked for yet.
+        let _ = setup.first_ask.and_then(|ask| responses.want(now, ask));
         Self {
             stream: setup.stream_sid,
-            session_update: setup.session_update,
-            replay: setup.replay,
-            first_ask: setup.first_ask,
-            phase: Phase::Opening(Opening::new(now)),
+            phase: Phase::Opening,
+            opening: setup.opening,
+            past: setup.past,
+            broke_off: setup.broke_off,
+            unanswered: Unanswered::default(),
+            next_session: NextSession::Asked { by: now },
+            losses: 0,
+            waits_since: Some(now),
+            lift: setup.protection.clone(),
             greeting: Greeting::new(setup.protection, now),
             turns: Turns::default(),
             floor: Floor::default(),
@@ -201,6 +237,7 @@ impl Call {
             silence: Silence::new(&setup.rules),
             rules: setup.rules,
             leaving: None,
+            tool_notes: ToolNotes::default(),
         }
     }
 
@@ -212,7 +249,6 @@ impl Call {
 
     fn phase_deadline(&self) -> Option<Millis> {
         match &self.phase {
-            Phase::Opening(opening) => Some(opening.deadline()),
             Phase::Talking => {
                 let parts = [
                     self.retry.deadline(),
@@ -221,10 +257,11 @@ impl Call {
                     self.floor_deadline(),
                     self.keys.deadline(),
                     self.gaps.deadline(),
+                    self.next_session.deadline(),
                 ];
                 parts.into_iter().flatten().min()
             }
-            Phase::Over => None,
+            Phase::Opening | Phase::Over => None,
         }
     }
 
@@ -236,13 +273,19 @@ impl Call {
         match input {
             Input::Caller(event) => self.caller(now, event, out),
             Input::CallerGone => self.end(now, EndReason::StreamLost, out),
-            Input::ModelReady => out.push(Action::ToModel(std::mem::take(&mut self.session_update))),
+            Input::SessionReady { ends, turns } => self.session_ready(now, ends, turns, out),
+            Input::SessionUnavailable(why) => self.session_unavailable(now, why, out),
+            // What a session says that is given up counts for nothing.
+            Input::Model(_) | Input::ModelGone if matches!(self.phase, Phase::Opening) => {}
             Input::Model(event) => self.model(now, event, out),
             Input::ModelGone => self.model_lost(now, Loss::Gone, out),
             Input::ToolDone { call_id, output, command } => self.tool_done(now, &call_id, &output, command, out),
             Input::Leave => self.end(now, EndReason::HandedOver, out),
             Input::CallOver => self.end(now, EndReason::CallOver, out),
             Input::Tick => self.tick(now, out),
+        }
+        if matches!((&self.phase, self.next_session), (Phase::Talking, NextSession::Ready { .. })) {
+            self.next_session_due(now, out);
         }
         if !matches!(self.phase, Phase::Over) {
             self.conclude(now, out);
@@ -252,20 +295,13 @@ impl Call {
     /// Does what is due. Each part looks for itself whether its time has come.
     fn tick(&mut self, now: Millis, out: &mut Vec<Action>) {
         self.limits_due(now, out);
-        match &self.phase {
-            Phase::Opening(opening) => {
-                if now >= opening.deadline() {
-                    self.end(now, EndReason::SetupTimedOut, out);
-                }
-            }
-            Phase::Talking => {
-                self.fill_gap(now, out);
-                self.greeting_due(now, out);
-                self.floor_due(now, out);
-                self.keys_due(now, out);
-                self.responses_due(now, out);
-            }
-            Phase::Over => {}
+        if matches!(self.phase, Phase::Talking) {
+            self.fill_gap(now, out);
+            self.greeting_due(now, out);
+            self.floor_due(now, out);
+            self.keys_due(now, out);
+            self.responses_due(now, out);
+            self.next_session_due(now, out);
         }
     }
 
@@ -290,50 +326,51 @@ impl Call {
 
     fn caller_audio(&mut self, now: Millis, audio: Audio<'_>, at_ms: Option<u64>, out: &mut Vec<Action>) {
         let missing = self.gaps.frame(now, at_ms, audio.byte_len());
-        if missing > 0 {
-            self.tell_model(openai::append_silence(missing), missing, out);
+        let listening = matches!(self.phase, Phase::Talking) && self.leaving.is_none();
+        self.unanswered.push(audio, listening);
+        if listening {
+            out.extend((missing > 0).then(|| Action::ToModel(openai::append_silence(missing))));
+            out.push(Action::ToModel(openai::append(audio)));
         }
-        self.tell_model(openai::append(audio), audio.byte_len(), out);
     }
 
     fn fill_gap(&mut self, now: Millis, out: &mut Vec<Action>) {
         let missing = self.gaps.due(now);
         if missing > 0 {
-            self.tell_model(openai::append_silence(missing), missing, out);
+            self.tell_model(openai::append_silence(missing), out);
         }
     }
 
-    /// Sends a message with so many bytes of audio to the model, or holds it until the session is confirmed.
-    fn tell_model(&mut self, message: String, bytes: u64, out: &mut Vec<Action>) {
-        match &mut self.phase {
-            Phase::Opening(opening) => opening.hold(message, bytes),
-            Phase::Talking if self.leaving.is_none() => out.push(Action::ToModel(message)),
-            Phase::Talking | Phase::Over => {}
+    /// Sends a message to the model. While there is no session that is needless: the next one is told all that was said.
+    fn tell_model(&self, message: String, out: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Talking) && self.leaving.is_none() {
+            out.push(Action::ToModel(message));
         }
     }
 
     fn model(&mut self, now: Millis, event: Event<'_>, out: &mut Vec<Action>) {
         match event {
-            Event::SessionUpdated { mulaw: true, turns } => {
-                self.turns = turns;
-                self.confirmed(now, out);
-            }
-            Event::SessionUpdated { mulaw: false, .. } => self.end(now, EndReason::SessionRefused, out),
+            Event::SessionUpdated { turns, .. } => self.turns = turns,
             Event::Audio { response_id, part, audio } => {
                 self.agent_audio(now, response_id.as_str(), &part, audio, out);
             }
             Event::AudioDone(_) => self.mark_end(out),
-            Event::SpeechStarted => self.speech_started(now, out),
+            Event::SpeechStarted => {
+                self.unanswered.speech_started();
+                self.speech_started(now, out);
+            }
             Event::SpeechStopped => {
                 self.waits.speech_stopped(now);
                 self.speech_stopped(now);
             }
             Event::Committed(item) => {
+                self.unanswered.committed();
                 self.transcript.place(item.as_str(), Role::Caller);
                 self.turn_closed(now, out);
             }
             Event::CallerTranscript(item, text, usage) => {
                 out.extend(usage.and_then(|usage| serde_json::from_str(usage.get()).ok()).map(Action::TranscriptUsage));
+                self.unanswered.understood();
                 out.extend(self.transcript.caller_said(item.as_str(), text.as_str()).map(Action::Line));
             }
             Event::TranscriptDelta(item, text) => self.transcript.agent_says(item.as_str(), text.as_str()),

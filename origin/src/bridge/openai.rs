@@ -163,19 +163,6 @@ impl ErrorBody {
     pub fn word(&self) -> &str {
         self.code.as_deref().or(self.kind.as_deref()).unwrap_or("unknown")
     }
-
-    /// Whether the session is lost, and every later one would fail alike or must be made anew.
-    pub fn is_fatal(&self) -> bool {
-        matches!(
-            self.word(),
-            "session_expired"
-                | "beta_api_shape_disabled"
-                | "insufficient_quota"
-                | "invalid_api_key"
-                | "account_deactivated"
-                | "billing_hard_limit_reached"
-        )
-    }
 }
 
 /// One pass over the message, with nothing copied that is not needed.

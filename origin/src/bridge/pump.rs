@@ -1,9 +1,10 @@
 //! The shell around a call: owns both sockets and the clock, feeds the state machine and does what it says.
 //!
-//! One task runs one stream. Whatever is slow (the database, tools) is handed to others, so audio never waits for it.
+//! One task runs one stream. Whatever is slow (the database, tools, opening a session) is handed to others, so audio
+//! never waits for it.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,17 +19,20 @@ use tokio_util::sync::CancellationToken;
 use super::alarm::Alarm;
 use super::call::{Action, Call, EndReason, Input};
 use super::openai::{Event as ModelEvent, FunctionCall};
+use super::sessions::{Occasion, Session, Unavailable};
 use super::twilio::Event as CallerEvent;
 use super::watch::{self, Verdict, Watch};
-use crate::providers::openai::{ConnectError, Socket};
+use crate::providers::openai::Socket;
 use crate::tools::Command;
 
 /// A peer that does not take a message within this time is gone.
 const SEND_LIMIT: Duration = Duration::from_secs(5);
 /// A closing handshake that takes longer is not waited for.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// Keeps middle boxes from closing OpenAI's socket while nobody speaks.
-const PING_EVERY: Duration = Duration::from_secs(20);
+/// How often OpenAI is asked for a sign of life: a socket whose other end is gone without a word looks like silence.
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// So many pings without anything in return, and the session counts as lost.
+const UNANSWERED_PINGS: u32 = 2;
 /// Tool outputs under way; far more than a model asks for at once.
 const TOOL_QUEUE: usize = 64;
 
@@ -42,6 +46,8 @@ pub trait Effects {
     fn twilio_said(&self, _message: &Utf8Bytes) {}
     /// Hears a message to Twilio, for the recording.
     fn twilio_told(&self, _message: &str) {}
+    /// Opens a session.
+    fn open_session(&mut self, occasion: Occasion) -> Opening;
 }
 
 /// A tool's output.
@@ -55,11 +61,16 @@ pub struct ToolDone {
     pub command: Option<Command>,
 }
 
+/// A session that is being opened.
+pub type Opening = Pin<Box<dyn Future<Output = Result<Session, Unavailable>> + Send>>;
+
 /// What one turn of the loop woke up for.
 enum Woken {
     Caller(Option<Utf8Bytes>),
-    Connected(Box<Result<Socket, ConnectError>>),
+    Opened(Box<Result<Session, Unavailable>>),
     Model(Option<tokio_tungstenite::tungstenite::Utf8Bytes>),
+    /// Nothing but a sign of life.
+    ModelLives,
     Tool(ToolDone),
     Ping,
     Watch,
@@ -83,7 +94,6 @@ pub struct Ended {
 pub async fn run(
     mut caller: WebSocket,
     mut call: Call,
-    connecting: impl Future<Output = Result<Socket, ConnectError>>,
     leave: impl Future<Output = ()>,
     over: CancellationToken,
     effects: &mut impl Effects,
@@ -95,9 +105,12 @@ pub async fn run(
     looks.tick().await;
     let mut leave = pin!(leave);
     let mut leaving = false;
-    let mut connecting = pin!(connecting);
-    let mut model: Option<Socket> = None;
-    let mut connected = false;
+    let mut sessions = Sessions {
+        model: None,
+        unanswered_pings: 0,
+        waiting: None,
+        opening: Some(effects.open_session(Occasion::Start)),
+    };
     let (tool_done, mut tools) = mpsc::channel(TOOL_QUEUE);
     let mut ping = interval(PING_EVERY);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -111,8 +124,8 @@ pub async fn run(
                 watch = Watch::Alive;
                 caller_text(message)
             }
-            message = next(&mut model), if model.is_some() => message,
-            result = &mut connecting, if !connected => Woken::Connected(Box::new(result)),
+            message = next(&mut sessions.model), if sessions.model.is_some() => message,
+            result = opened(&mut sessions.opening), if sessions.opening.is_some() => Woken::Opened(Box::new(result)),
             Some(done) = tools.recv() => Woken::Tool(done),
             () = alarm.until(deadline.unwrap_or(started)), if deadline.is_some() => Woken::Deadline,
             _ = ping.tick() => Woken::Ping,
@@ -130,11 +143,18 @@ pub async fn run(
                 }
             }
             Woken::Caller(None) => call.handle(now, Input::CallerGone, &mut out),
-            Woken::Model(Some(text)) => match ModelEvent::parse(text) {
-                Ok(event) => call.handle(now, Input::Model(event), &mut out),
-                Err(error) => tracing::warn!(%error, "OpenAI sent an event that cannot be read"),
-            },
-            Woken::Model(None) => call.handle(now, Input::ModelGone, &mut out),
+            Woken::Model(Some(text)) => {
+                sessions.unanswered_pings = 0;
+                match ModelEvent::parse(text) {
+                    Ok(event) => call.handle(now, Input::Model(event), &mut out),
+                    Err(error) => tracing::warn!(%error, "OpenAI sent an event that cannot be read"),
+                }
+            }
+            Woken::ModelLives => sessions.unanswered_pings = 0,
+            Woken::Model(None) => {
+                sessions.model = None;
+                call.handle(now, Input::ModelGone, &mut out);
+            }
             Woken::Deadline => call.handle(now, Input::Tick, &mut out),
             Woken::Over => call.handle(now, Input::CallOver, &mut out),
             Woken::Watch => match watch.check() {
@@ -152,37 +172,74 @@ pub async fn run(
                 leaving = true;
                 call.handle(now, Input::Leave, &mut out);
             }
-            Woken::Ping | Woken::Nothing | Woken::Connected(_) | Woken::Tool(_) => {}
+            Woken::Ping | Woken::Nothing | Woken::Opened(_) | Woken::Tool(_) => {}
         }
         match woken {
-            Woken::Connected(result) => {
-                connected = true;
+            Woken::Opened(result) => {
+                sessions.opening = None;
                 match *result {
-                    Ok(socket) => {
-                        model = Some(socket);
-                        call.handle(now, Input::ModelReady, &mut out);
+                    Ok(session) => {
+                        let ends = now.saturating_add(session.lasts_ms(Instant::now()));
+                        sessions.waiting = Some(session.socket);
+                        let turns = session.turns;
+                        call.handle(now, Input::SessionReady { ends, turns }, &mut out);
                     }
-                    Err(error) => {
-                        tracing::error!(error = &error as &dyn std::error::Error, "no session at OpenAI");
-                        call.handle(now, Input::ModelGone, &mut out);
-                    }
+                    Err(why) => call.handle(now, Input::SessionUnavailable(why), &mut out),
                 }
             }
             Woken::Tool(ToolDone { call_id, output, command }) => {
                 call.handle(now, Input::ToolDone { call_id, output, command }, &mut out);
             }
             Woken::Ping => {
-                if let Some(socket) = &mut model {
-                    // A failed ping shows as a closed socket at the next read.
-                    let _ = timeout(SEND_LIMIT, socket.send(ModelMessage::Ping(Vec::new().into()))).await;
+                if !sessions.ping().await {
+                    tracing::warn!("OpenAI gives no sign of life");
+                    sessions.model = None;
+                    call.handle(now, Input::ModelGone, &mut out);
                 }
             }
             _ => {}
         }
-        if let Some(reason) = perform(&mut out, &mut call, started, &mut caller, &mut model, effects, &tool_done).await
-        {
-            return Ended { reason, caller, model };
+        let ended = perform(&mut out, &mut call, started, &mut caller, &mut sessions, effects, &tool_done).await;
+        if let Some(reason) = ended {
+            return Ended { reason, caller, model: sessions.model };
         }
+    }
+}
+
+/// The session in use, and the one that is to take its place.
+struct Sessions {
+    model: Option<Socket>,
+    unanswered_pings: u32,
+    waiting: Option<Socket>,
+    opening: Option<Opening>,
+}
+
+impl Sessions {
+    /// `false`: the session has been silent for too long.
+    async fn ping(&mut self) -> bool {
+        let Some(socket) = &mut self.model else { return true };
+        if self.unanswered_pings >= UNANSWERED_PINGS {
+            return false;
+        }
+        self.unanswered_pings += 1;
+        // A failed ping shows as a closed socket at the next read.
+        let _ = timeout(SEND_LIMIT, socket.send(ModelMessage::Ping(Vec::new().into()))).await;
+        true
+    }
+
+    /// The waiting session is in use from now on; the one before is closed without waiting for it.
+    fn take(&mut self) {
+        self.unanswered_pings = 0;
+        if let Some(mut old) = std::mem::replace(&mut self.model, self.waiting.take()) {
+            tokio::spawn(async move { timeout(CLOSE_LIMIT, old.close(None)).await });
+        }
+    }
+}
+
+async fn opened(opening: &mut Option<Opening>) -> Result<Session, Unavailable> {
+    match opening {
+        Some(opening) => opening.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -192,7 +249,7 @@ async fn perform(
     call: &mut Call,
     started: Instant,
     caller: &mut WebSocket,
-    model: &mut Option<Socket>,
+    sessions: &mut Sessions,
     effects: &mut impl Effects,
     tool_done: &mpsc::Sender<ToolDone>,
 ) -> Option<EndReason> {
@@ -210,12 +267,21 @@ async fn perform(
                     }
                 }
                 Action::ToModel(text) => {
-                    if let Some(socket) = model.as_mut() {
+                    if let Some(socket) = sessions.model.as_mut() {
                         to_model = true;
                         if !sent(socket.feed(ModelMessage::text(text))).await {
                             lost = Some(Input::ModelGone);
                         }
                     }
+                }
+                Action::OpenSession => {
+                    if sessions.opening.is_none() && sessions.waiting.is_none() {
+                        sessions.opening = Some(effects.open_session(Occasion::MidCall));
+                    }
+                }
+                Action::TakeSession => {
+                    sessions.take();
+                    to_model = true;
                 }
                 Action::RunTool(function) => effects.run_tool(function, tool_done.clone()),
                 Action::End(reason) => ended = Some(reason),
@@ -226,7 +292,7 @@ async fn perform(
             lost = Some(Input::CallerGone);
         }
         if to_model
-            && let Some(socket) = model.as_mut()
+            && let Some(socket) = sessions.model.as_mut()
             && !sent(socket.flush()).await
         {
             lost = Some(Input::ModelGone);
@@ -267,7 +333,7 @@ async fn next(model: &mut Option<Socket>) -> Woken {
             Woken::Model(None)
         }
         Some(Err(_)) | None => Woken::Model(None),
-        Some(Ok(_)) => Woken::Nothing,
+        Some(Ok(_)) => Woken::ModelLives,
     }
 }
 

@@ -168,6 +168,16 @@ impl Responses {
         self.next(now)
     }
 
+    /// The session is gone: gives what was wanted of it and is not over.
+    pub fn abandon(&mut self) -> Vec<Ask> {
+        let Self { active, asked, waiting, .. } = std::mem::take(self);
+        let active = active.filter(|active| active.fate == Fate::Wanted).map(|active| active.ask);
+        let asked = asked.filter(|asked| asked.fate == Fate::Wanted).map(|asked| asked.ask);
+        let mut wanted: Vec<Ask> = active.into_iter().chain(asked).chain(waiting).collect();
+        wanted.dedup();
+        wanted
+    }
+
     /// Whether audio of this response may be played.
     pub fn may_play(&self, id: &str) -> bool {
         self.active.as_ref().is_some_and(|active| active.id == id && active.fate == Fate::Wanted)

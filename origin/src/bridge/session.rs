@@ -176,17 +176,32 @@ fn turn_detection(detection: &TurnDetection, turns: Turns) -> Value {
     }
 }
 
+/// Something of a conversation's past.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The caller's words.
+    Caller(String),
+    /// The agent's words, as far as the caller heard them.
+    Agent(String),
+    /// What happened beside them, such as a tool's result.
+    Note(String),
+}
+
 /// The events that give a new session the conversation so far. OpenAI has no resume: what is lost is the sound.
-pub fn replay<'a>(lines: impl IntoIterator<Item = (Voice, &'a str)>) -> Vec<String> {
-    let mut events: Vec<String> = lines
-        .into_iter()
-        .filter(|(_, text)| !text.is_empty())
-        .map(|(voice, text)| openai::text_item(voice, text))
-        .collect();
+/// `broke_off`: the agent's last words did not reach the caller whole.
+pub fn replay(past: &[Said], broke_off: bool) -> Vec<String> {
+    let said = past.iter().map(|said| match said {
+        Said::Caller(text) => (Voice::User, text),
+        Said::Agent(text) => (Voice::Assistant, text),
+        Said::Note(text) => (Voice::System, text),
+    });
+    let mut events: Vec<String> =
+        said.filter(|(_, text)| !text.is_empty()).map(|(voice, text)| openai::text_item(voice, text)).collect();
     if !events.is_empty() {
-        let steer = "The phone line was interrupted for a moment and is back. Go on with the conversation where it \
-                     was; do not greet the caller again.";
-        events.push(openai::text_item(Voice::System, steer));
+        let steer = "This phone call has been going on; what was said so far is above. Go on with the conversation \
+                     where it was. Do not greet the caller again, and do not speak of an interruption.";
+        let go_on = " Your last words broke off before their end: go on from there.";
+        events.push(openai::text_item(Voice::System, &format!("{steer}{}", if broke_off { go_on } else { "" })));
     }
     events
 }
@@ -286,11 +301,12 @@ mod tests {
 
     #[test]
     fn the_past_is_replayed_as_text_with_a_word_not_to_greet() {
-        let events = replay([(Voice::User, "Hi"), (Voice::Assistant, ""), (Voice::Assistant, "Hello")]);
+        let past = [Said::Caller("Hi".into()), Said::Agent(String::new()), Said::Agent("Hello".into())];
+        let events = replay(&past, false);
         let events: Vec<Value> = events.iter().map(|event| serde_json::from_str(event).unwrap()).collect();
         let roles: Vec<_> = events.iter().map(|event| event["item"]["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["user", "assistant", "system"]);
         assert_eq!(events[1]["item"]["content"][0]["type"], "output_text");
-        assert!(replay([]).is_empty());
+        assert!(replay(&[], true).is_empty());
     }
 }

@@ -10,30 +10,31 @@ use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use shared::stream_token::{self, StreamGrant, TokenError};
-use shared::{CallSid, SystemType};
+use shared::{CallId, CallSid, SystemType};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::call::{Action, Call, EndReason, Rules, Setup};
-use super::openai::{FunctionCall, Voice};
-use super::pump::{self, Effects, ToolDone};
+use super::openai::FunctionCall;
+use super::pump::{self, Effects, Opening, ToolDone};
 use super::record::CallRecord;
 use super::responses::Ask;
-use super::session;
+use super::session::{self, Said};
+use super::sessions::{Occasion, Opener, Unavailable};
 use super::twilio::{Event, Start};
 use crate::App;
 use crate::answering::{AT_CAPACITY, unix_now};
 use crate::calls::{Entry, ToolRun};
 use crate::end_reason::Ending;
 use crate::live_calls::LiveStream;
-use crate::providers::openai;
 use crate::recording::Tap;
 use crate::steps::{self, Next, Plan, Step};
 use crate::store::agents::Agent;
 use crate::store::calls::{CallStatus, NewCall};
-use crate::store::transcript_items::{self, Speaker};
+use crate::store::transcript_items::{self, Speaker, TranscriptItem};
 use crate::store::{self, StoreError};
+use crate::telemetry::OutcomeLabels;
 use crate::tools::CallFacts;
 use crate::tools::in_call::{Begun, CallTools};
 use crate::usage::Usage;
@@ -42,6 +43,8 @@ use crate::usage::Usage;
 const START_LIMIT: Duration = Duration::from_secs(5);
 /// How long a stream waits for the records of the one before it. The caller hears nothing meanwhile.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+/// The same for the note that the call has to go elsewhere.
+const NOTE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why a stream is not let in.
 #[derive(Debug, thiserror::Error)]
@@ -99,16 +102,18 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
             return;
         }
     };
-    let Admitted { model, setup, mut effects, live } = admitted;
+    let Admitted { setup, mut effects, live } = admitted;
     let (call_sid, agent_id) = (effects.record.call_sid.clone(), effects.agent.id);
     tracing::info!(%call_sid, %agent_id, system = "openai-realtime", "media stream started");
     app.metrics.live_calls.inc();
-    let connecting = openai::connect(app.config.openai.as_ref(), &model);
     let told = app.endings.enter(call_sid.clone());
     let (call, leave, over) = (Call::new(setup, 0), app.handover.cancelled(), told.over.clone());
-    let ended = Box::pin(pump::run(socket, call, connecting, leave, over, &mut effects)).await;
+    let ended = Box::pin(pump::run(socket, call, leave, over, &mut effects)).await;
     let reason = ended.reason;
     effects.plan(reason).await;
+    if let EndReason::ModelUnavailable(why) = reason {
+        must_leave(&app, effects.record.call_id, why).await;
+    }
     if reason.ends_call() {
         app.recorder.record(effects.record.call_id, Entry::Ended(Ending::of_bridge(reason.as_str())));
     } else {
@@ -119,6 +124,17 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
     app.metrics.live_calls.dec();
     drop((live, told));
     tracing::info!(%call_sid, %agent_id, reason = reason.as_str(), "media stream ended");
+}
+
+/// Notes that a call has to go elsewhere, before Twilio asks how it goes on. While the database is away that is not
+/// known; then another stream tries again.
+async fn must_leave(app: &App, call: CallId, why: Unavailable) {
+    let noted = async { store::calls::must_leave(&mut *app.db.acquire().await?, call, why.as_str()).await };
+    match timeout(NOTE_LIMIT, noted).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(error = &error as &dyn std::error::Error, "a call's fate is not noted"),
+        Err(_) => tracing::error!("a call's fate is not noted in time"),
+    }
 }
 
 /// Waits for the stream's `start`.
@@ -140,7 +156,6 @@ async fn started(socket: &mut WebSocket) -> Result<Start, Refused> {
 }
 
 struct Admitted {
-    model: String,
     setup: Setup,
     effects: CallEffects,
     live: LiveStream,
@@ -185,30 +200,30 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let spent_ms = u64::try_from(spent.whole_milliseconds()).unwrap_or(0);
 
     let settings = agent.realtime.as_ref().ok_or(Refused::NotConfigured)?;
-    let lines = past.iter().map(|item| match item.role {
-        Speaker::Caller => (Voice::User, item.text.as_str()),
-        Speaker::Assistant => (Voice::Assistant, item.text.as_str()),
-        Speaker::Tool => (Voice::System, item.text.as_str()),
-    });
-    let replay = session::opening(&settings.call).chain(session::replay(lines)).collect();
+    // What the agent said is known to be heard once its last mark has come back.
+    let broke_off = past
+        .last()
+        .is_some_and(|last| last.role == Speaker::Assistant && (last.interrupted || last.heard_ms.is_none()));
     let model = settings.model.clone().unwrap_or_else(|| openai.model.clone());
     let first_ask = match past.last() {
         None => session::first_ask(agent.greeting.as_deref(), &settings.call),
         // The caller spoke last, or the agent did not finish, or there is something to be told.
-        Some(last) => (last.role != Speaker::Assistant || last.interrupted).then_some(Ask::Turn),
+        Some(last) => (last.role != Speaker::Assistant || broke_off).then_some(Ask::Turn),
     };
     // Only what is said first can be protected, and that has been said.
     let protected = first_ask.as_ref().filter(|_| past.is_empty());
+    let update = session::update(&agent.instructions, settings, &tools, &model, protected);
     let setup = Setup {
         stream_sid,
-        session_update: session::update(&agent.instructions, settings, &tools, &model, protected),
-        replay,
+        opening: session::opening(&settings.call).collect(),
         protection: session::protection(settings, protected),
         first_ask,
         interrupt_after_words: settings.call.interrupt_after_words.unwrap_or(0),
         keypad: settings.call.keypad.clone(),
         rules: Rules::new(&settings.call, app.config.max_call_seconds, app.config.silence_seconds, spent_ms),
         next_position: past.last().map_or(0, |item| u32::try_from(item.position).unwrap_or(0) + 1),
+        broke_off,
+        past: past.into_iter().map(said).collect(),
     };
     let tools = CallTools::new(Arc::clone(app), agent.id, CallFacts::new(&call, &agent), tools);
     let record = CallRecord {
@@ -223,8 +238,16 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     };
     let is_recorded = settings.call.recording == Some(true);
     let tap = if is_recorded { app.recordings.begin(agent.project_id, call.id) } else { None };
-    let effects = CallEffects { app: Arc::clone(app), agent, record, tap, tools, steps, next: None };
-    Ok(Admitted { model, setup, effects, live })
+    let effects = CallEffects { app: Arc::clone(app), agent, record, tap, tools, steps, next: None, model, update };
+    Ok(Admitted { setup, effects, live })
+}
+
+fn said(item: TranscriptItem) -> Said {
+    match item.role {
+        Speaker::Caller => Said::Caller(item.text),
+        Speaker::Assistant => Said::Agent(item.text),
+        Speaker::Tool => Said::Note(item.text),
+    }
 }
 
 /// Records the call and pins it to this system. A call that began here goes on here, whatever its agent is on now; a
@@ -268,6 +291,9 @@ struct CallEffects {
     steps: i32,
     /// The one that this stream ends with.
     next: Option<Step>,
+    /// What sessions are opened with.
+    model: String,
+    update: String,
 }
 
 impl CallEffects {
@@ -299,6 +325,17 @@ impl Effects for CallEffects {
             // The caller may have hung up meanwhile.
             let _ = done.send(ToolDone { call_id: call.call_id, output, command }).await;
         });
+    }
+
+    fn open_session(&mut self, occasion: Occasion) -> Opening {
+        let (app, model, update) = (Arc::clone(&self.app), self.model.clone(), self.update.clone());
+        Box::pin(async move {
+            let opener = Opener { config: app.config.openai.as_ref(), model: &model, update: &update };
+            let opened = opener.open(occasion).await;
+            let outcome = opened.as_ref().err().map_or("opened", |why| why.as_str());
+            app.metrics.sessions.get_or_create(&OutcomeLabels { outcome }).inc();
+            opened
+        })
     }
 
     fn note(&mut self, action: Action) {

@@ -66,6 +66,8 @@ pub struct Transcript {
     next_position: u32,
     entries: HashMap<String, Entry>,
     pace: Pace,
+    /// Where the lines of the present session begin.
+    session_from: u32,
 }
 
 /// How fast the agent speaks.
@@ -84,7 +86,7 @@ impl Pace {
 impl Transcript {
     /// A transcript whose first line stands at `next_position`: a call taken up again goes on where it was.
     pub fn from_position(next_position: u32) -> Self {
-        Self { next_position, entries: HashMap::new(), pace: Pace::default() }
+        Self { next_position, entries: HashMap::new(), pace: Pace::default(), session_from: next_position }
     }
 
     /// Gives an item its place.
@@ -142,6 +144,36 @@ impl Transcript {
         // Differs from whatever is reckoned, so that it is told.
         entry.line.text.clone_from(&entry.said);
         self.reckon(item_id).or_else(|| self.entries.get(item_id).map(|entry| entry.line.clone()))
+    }
+
+    /// Where the next line will stand.
+    pub fn next_position(&self) -> u32 {
+        self.next_position
+    }
+
+    /// Every line so far that has words, in order.
+    pub fn lines(&self) -> Vec<&Line> {
+        let lines = self.entries.values().map(|entry| &entry.line);
+        let mut lines: Vec<&Line> = lines.filter(|line| !line.text.is_empty()).collect();
+        lines.sort_by_key(|line| line.position);
+        lines
+    }
+
+    /// Whether the present session knows this item.
+    pub fn is_of_session(&self, item_id: &str) -> bool {
+        self.entries.get(item_id).is_some_and(|entry| entry.line.position >= self.session_from)
+    }
+
+    /// The session is gone. Its last words may have broken off: of an item whose words are not all there, those stay for
+    /// which there is audio.
+    pub fn end_session(&mut self) -> Vec<Line> {
+        let of_session = self.entries.values().filter(|entry| entry.line.position >= self.session_from);
+        let broken_off: Vec<(String, u64)> = of_session
+            .filter(|entry| entry.line.role == Role::Assistant && entry.text == Text::Growing)
+            .map(|entry| (entry.line.item_id.clone(), entry.generated_ms))
+            .collect();
+        self.session_from = self.next_position;
+        broken_off.into_iter().filter_map(|(item, sent_ms)| self.cut(&item, sent_ms)).collect()
     }
 
     /// What was heard of an item that was cut; `None`: it is known already.

@@ -1,10 +1,8 @@
 //! The way to OpenAI Realtime: one authorised WebSocket a session.
 
-use std::time::Duration;
-
 use secrecy::ExposeSecret as _;
+use serde::Deserialize;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
@@ -17,8 +15,6 @@ use crate::config::OpenAi;
 /// A session's socket.
 pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// How long the handshake may take. The caller hears nothing meanwhile.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The largest event is the whole session's or a response's; audio comes in pieces far smaller.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// Of what is read and of what is written. The WebSocket library clears what is free of the first before every read,
@@ -33,20 +29,26 @@ pub enum ConnectError {
     #[error("OpenAI is not configured")]
     NotConfigured,
     /// OpenAI answered with something else than an upgrade.
-    #[error("OpenAI refused the session with status {0}")]
-    Refused(u16),
-    /// OpenAI did not answer in time.
-    #[error("OpenAI did not answer within {} s", CONNECT_LIMIT.as_secs())]
-    TimedOut,
+    #[error("OpenAI refused the session with status {status} and code {code:?}")]
+    Refused {
+        /// HTTP.
+        status: u16,
+        /// OpenAI's word for why.
+        code: Option<String>,
+    },
     /// No connection, or the key cannot stand in a header.
     #[error("OpenAI cannot be reached")]
     Unreachable(#[source] Box<tungstenite::Error>),
 }
 
-/// Opens a session's socket.
+/// Opens a session's socket. It takes as long as it takes: the caller limits it.
 pub async fn connect(config: Option<&OpenAi>, model: &str) -> Result<Socket, ConnectError> {
     let unreachable = |error: tungstenite::Error| match error {
-        tungstenite::Error::Http(response) => ConnectError::Refused(response.status().as_u16()),
+        tungstenite::Error::Http(response) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            let code = serde_json::from_slice(body).ok().and_then(|body: Refusal| body.error.code);
+            ConnectError::Refused { status: response.status().as_u16(), code }
+        }
         error => ConnectError::Unreachable(Box::new(error)),
     };
     let config = config.ok_or(ConnectError::NotConfigured)?;
@@ -64,7 +66,17 @@ pub async fn connect(config: Option<&OpenAi>, model: &str) -> Result<Socket, Con
         .write_buffer_size(BUFFER_BYTES);
     // Nagle's algorithm is off: audio is sent in small pieces that must not wait for each other.
     let connecting = connect_async_with_config(request, Some(limits), true);
-    let (socket, _) =
-        timeout(CONNECT_LIMIT, connecting).await.map_err(|_| ConnectError::TimedOut)?.map_err(unreachable)?;
+    let (socket, _) = connecting.await.map_err(unreachable)?;
     Ok(socket)
+}
+
+/// The body of a refused handshake.
+#[derive(Deserialize)]
+struct Refusal {
+    error: RefusalError,
+}
+
+#[derive(Deserialize)]
+struct RefusalError {
+    code: Option<String>,
 }

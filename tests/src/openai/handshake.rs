@@ -11,6 +11,8 @@ use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 pub enum Fault {
     /// The handshake is refused with this status: 401, 429, 500, 503, ...
     Refuse(u16),
+    /// The same with this code.
+    RefuseWith(u16, &'static str),
     /// The TCP connection is accepted and the handshake never answered.
     NoHandshake,
     /// The handshake succeeds, and nothing is ever said.
@@ -49,8 +51,10 @@ pub(super) fn admit(
     api_key: &str,
     fault: Option<Fault>,
 ) -> Result<Admission, (StatusCode, Value)> {
-    if let Some(Fault::Refuse(status)) = fault {
-        return Err(refusal_on_command(status));
+    match fault {
+        Some(Fault::Refuse(status)) => return Err(refusal_on_command(status, None)),
+        Some(Fault::RefuseWith(status, code)) => return Err(refusal_on_command(status, Some(code))),
+        _ => {}
     }
     if request.uri().path() != "/v1/realtime" {
         let message = format!("Invalid URL (GET {})", request.uri().path());
@@ -100,12 +104,12 @@ pub(super) fn refused(status: StatusCode, body: &Value) -> ErrorResponse {
     response
 }
 
-fn refusal_on_command(status: u16) -> (StatusCode, Value) {
-    let code = match status {
+fn refusal_on_command(status: u16, code: Option<&str>) -> (StatusCode, Value) {
+    let code = code.or(match status {
         401 => Some("invalid_api_key"),
         429 => Some("rate_limit_exceeded"),
         _ => None,
-    };
+    });
     let status = StatusCode::from_u16(status).expect("a test asks for a status that exists");
     (status, error(code, "Refused on the command of a test."))
 }

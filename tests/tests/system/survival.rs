@@ -1,6 +1,6 @@
 //! What the tests of survival have in common.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tests::openai::{Reply, Session, SessionHandle};
 use tests::twilio::{CallHandle, Caller, What};
@@ -14,6 +14,14 @@ pub(crate) const PERSON: &str = "+15550300001";
 /// Prints how long the caller has heard nothing, for the report.
 pub(crate) fn report_pause(what: &str, since: Instant) {
     println!("PAUSE {what}: {} ms", since.elapsed().as_millis());
+}
+
+/// Prints the longest silence that the caller has noticed since then, for the report.
+pub(crate) fn report_silence(what: &str, call: &CallHandle, since: Duration) {
+    let since_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let gaps = call.dead_air().into_iter().filter(|gap| gap.from_ms + gap.length_ms > since_ms);
+    let longest = gaps.map(|gap| gap.length_ms).max();
+    println!("PAUSE {what}: {}", longest.map_or("under 500 ms".to_owned(), |ms| format!("{ms} ms of dead air")));
 }
 
 /// A call to an agent that waits for its caller, who has asked; the answer, in the voice `AGENT_LONG`, is being spoken

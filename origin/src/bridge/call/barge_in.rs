@@ -49,7 +49,9 @@ impl Call {
         out.push(Action::Interrupted);
         for heard in self.playback.clear(now) {
             // A later part of an item of which the first was heard cannot be deleted alone.
-            if heard.heard_ms > 0 || heard.part.content_index > 0 {
+            if !self.transcript.is_of_session(&heard.part.item_id) {
+                // Nobody knows it any more.
+            } else if heard.heard_ms > 0 || heard.part.content_index > 0 {
                 out.push(Action::ToModel(openai::truncate(&heard.part, heard.heard_ms)));
             } else {
                 self.delete(&heard.part, out);

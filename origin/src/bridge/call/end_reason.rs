@@ -1,5 +1,7 @@
 //! Why a stream ends, and whether the phone call ends with it.
 
+use crate::bridge::sessions::Unavailable;
+
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
@@ -7,12 +9,8 @@ pub enum EndReason {
     CallerHungUp,
     /// Twilio's socket went without a word; the call may be alive.
     StreamLost,
-    /// OpenAI could not be reached or left; the call is alive.
-    ModelLost,
-    /// OpenAI refused the session's settings; the call is alive.
-    SessionRefused,
-    /// OpenAI did not confirm the session in time; the call is alive.
-    SetupTimedOut,
+    /// There is no session to be had; the call is alive and has to go elsewhere.
+    ModelUnavailable(Unavailable),
     /// This process stops; another takes the call up.
     HandedOver,
     /// The agent said goodbye and ended it.
@@ -35,9 +33,7 @@ impl EndReason {
         match self {
             Self::CallerHungUp => "caller_hung_up",
             Self::StreamLost => "stream_lost",
-            Self::ModelLost => "model_lost",
-            Self::SessionRefused => "session_refused",
-            Self::SetupTimedOut => "setup_timed_out",
+            Self::ModelUnavailable(why) => why.as_str(),
             Self::HandedOver => "handed_over",
             Self::AgentHungUp => "agent_hung_up",
             Self::Silence => "silence",

@@ -40,6 +40,13 @@ impl Retry {
         self.again.take_if(|(at, _)| now >= *at).map(|(_, ask)| ask)
     }
 
+    /// The session is gone: gives what was to be asked for again. What failed counts no more.
+    pub(super) fn abandon(&mut self) -> Option<Ask> {
+        let Self { again, limits_reset, .. } = std::mem::take(self);
+        self.limits_reset = limits_reset;
+        again.map(|(_, ask)| ask)
+    }
+
     /// Another response has come up, or will.
     pub(super) fn forget(&mut self) {
         self.again = None;
@@ -66,8 +73,9 @@ impl Call {
     /// A response failed; `ask` is what it was to say, unless nobody waits for that any more.
     pub(super) fn failed(&mut self, now: Millis, error: &ErrorBody, ask: Option<Ask>, out: &mut Vec<Action>) {
         out.push(Action::Fault { code: error.word().to_owned(), context: "response" });
-        if error.is_fatal() {
-            return self.model_lost(now, Loss::of(error), out);
+        if let Some(loss) = Loss::of(error) {
+            self.retry.again = ask.map(|ask| (now, ask));
+            return self.model_lost(now, loss, out);
         }
         let is_limited = error.word().starts_with("rate_limit");
         let after = if is_limited {
@@ -79,7 +87,11 @@ impl Call {
         };
         match after {
             Some(after) => self.retry.again = ask.map(|ask| (now + after, ask)),
-            None => self.model_lost(now, Loss::Spoiled, out),
+            None => {
+                // For the next session.
+                self.retry.again = ask.map(|ask| (now, ask));
+                self.model_lost(now, Loss::Spoiled, out);
+            }
         }
     }
 
@@ -96,7 +108,7 @@ impl Call {
         out.push(Action::Fault { code: reason.to_owned(), context: "response" });
         if ask.is_some() && self.retry.cut_off < CUT_OFF_TRIES {
             self.retry.cut_off += 1;
-            self.tell_model(openai::text_item(Voice::System, word), 0, out);
+            self.tell_model(openai::text_item(Voice::System, word), out);
             self.responses.wait(Ask::Turn);
         }
     }

@@ -81,7 +81,7 @@ impl Call {
         let Greeting::Protected { lift, turn, .. } = std::mem::replace(&mut self.greeting, Greeting::Free) else {
             return;
         };
-        self.tell_model(lift, 0, out);
+        self.tell_model(lift, out);
         if turn == Owed::Yes {
             self.ask(now, Ask::Turn, out);
         }

@@ -75,7 +75,7 @@ impl Call {
         out.extend(self.transcript.caller_said(&item_id, &words).map(Action::Line));
         self.interrupt_ourselves(now, out);
         let item = openai::text_item(Voice::User, &words);
-        self.tell_model(item, 0, out);
+        self.tell_model(item, out);
         self.answer(now, out);
     }
 }

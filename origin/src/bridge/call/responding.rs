@@ -1,7 +1,7 @@
 //! The model's responses: asked for, played and ended.
 
 use super::greeting::Greeting;
-use super::{Action, Call, EndReason, Millis, Phase, SESSION_EVENT_ID};
+use super::{Action, Call, Millis, Phase};
 use crate::bridge::call::loss::Loss;
 use crate::bridge::openai::{ErrorBody, ResponseCreated, ResponseDone};
 use crate::bridge::playback::Part;
@@ -86,8 +86,12 @@ impl Call {
             "incomplete" => self.incomplete(details.reason.as_deref().unwrap_or_default(), ask.as_ref(), out),
             _ => self.retry.succeeded(),
         }
-        if matches!(self.phase, Phase::Over) {
+        if !matches!(self.phase, Phase::Talking) {
             return;
+        }
+        if matches!(done.status.as_str(), "completed" | "incomplete") {
+            self.unanswered.answered();
+            self.losses = 0;
         }
         if self.retry.deadline().is_none() {
             self.first_words_generated(now, out);
@@ -103,10 +107,8 @@ impl Call {
             return self.failed(now, error, Some(ask), out);
         }
         out.push(Action::Fault { code: error.word().to_owned(), context: "event" });
-        if error.is_fatal() {
-            self.model_lost(now, Loss::of(error), out);
-        } else if matches!(self.phase, Phase::Opening(_)) && error.event_id.as_deref() == Some(SESSION_EVENT_ID) {
-            self.end(now, EndReason::SessionRefused, out);
+        if let Some(loss) = Loss::of(error) {
+            self.model_lost(now, loss, out);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod leaving;
 mod properties;
+mod reopening;
 mod turns;
 
 use base64::Engine;
@@ -10,6 +11,8 @@ use serde_json::{Value, json};
 
 use super::failures::SERVER_AGAIN_MS;
 use super::*;
+
+const HOUR: Millis = 3_600_000;
 
 struct Script {
     call: Call,
@@ -30,8 +33,9 @@ impl Script {
         .unwrap();
         let mut setup = Setup {
             stream_sid: start.stream_sid().unwrap(),
-            session_update: r#"{"type":"session.update"}"#.into(),
-            replay: Vec::new(),
+            opening: Vec::new(),
+            past: Vec::new(),
+            broke_off: false,
             first_ask: None,
             protection: None,
             interrupt_after_words: 0,
@@ -40,16 +44,13 @@ impl Script {
             next_position: 0,
         };
         change(&mut setup);
-        let mut script = Self { call: Call::new(setup, 0), now: 0, out: Vec::new() };
-        script.input(Input::ModelReady);
-        assert_eq!(script.sent_to_model(), [json!({"type": "session.update"})]);
-        script
+        Self { call: Call::new(setup, 0), now: 0, out: Vec::new() }
     }
 
     fn talking() -> Self {
         let mut script = Self::opening(None);
-        script.model(&confirmed("audio/pcmu"));
-        assert!(script.take().is_empty());
+        script.session();
+        assert_eq!(script.take(), [Action::TakeSession]);
         script
     }
 
@@ -57,9 +58,26 @@ impl Script {
         self.call.handle(self.now, input, &mut self.out);
     }
 
+    /// A session is there that lasts for an hour.
+    fn session(&mut self) {
+        self.input(Input::SessionReady { ends: self.now + HOUR, turns: Turns::Server });
+    }
+
+    /// The first confirmation is that of a session which is there; the pump takes note of it.
     fn model(&mut self, event: &Value) {
         let text = event.to_string();
-        self.call.handle(self.now, Input::Model(Event::parse(&text).unwrap()), &mut self.out);
+        let input = match Event::parse(&text).unwrap() {
+            Event::SessionUpdated { turns, .. } if matches!(self.call.phase, Phase::Opening) => {
+                Input::SessionReady { ends: self.now + HOUR, turns }
+            }
+            event => Input::Model(event),
+        };
+        self.call.handle(self.now, input, &mut self.out);
+    }
+
+    /// What is waited for, beside the end of the session.
+    fn soon(&self) -> Option<Millis> {
+        self.call.deadline().filter(|at| *at < self.now + HOUR / 2)
     }
 
     fn caller(&mut self, event: &Value) {
@@ -171,7 +189,7 @@ fn times_interruptions_and_what_transcripts_use_are_told() {
 }
 
 #[test]
-fn audio_is_held_until_both_formats_are_confirmed() {
+fn audio_is_held_until_there_is_a_session() {
     let mut script = Script::opening(None);
     script.caller(&media(1));
     script.caller(&media(2));
@@ -185,37 +203,23 @@ fn audio_is_held_until_both_formats_are_confirmed() {
 #[test]
 fn held_audio_is_bounded_and_the_oldest_goes() {
     let mut script = Script::opening(None);
-    for _ in 0..600 {
+    for _ in 0..1100 {
         script.caller(&media(7));
     }
-    script.model(&confirmed("audio/pcmu"));
-    // 10 s of 20 ms frames.
-    assert_eq!(script.sent_to_model().len(), 500);
+    script.session();
+    // 20 s of 20 ms frames.
+    assert_eq!(script.sent_to_model().len(), 1000);
 }
 
 #[test]
-fn an_unconfirmed_format_ends_the_stream_before_noise_is_heard() {
+fn without_a_session_the_stream_ends_with_the_call_alive() {
     let mut script = Script::opening(None);
-    script.model(&confirmed("audio/pcm"));
-    assert_eq!(script.take(), [Action::End(EndReason::SessionRefused)]);
-    script.agent_speaks("r1", "a", 100);
+    script.input(Input::SessionUnavailable(Unavailable::OutOfQuota));
+    let reason = EndReason::ModelUnavailable(Unavailable::OutOfQuota);
+    assert_eq!(script.take(), [Action::End(reason)]);
+    assert!(!reason.ends_call());
+    script.session();
     assert!(script.take().is_empty(), "nothing comes after the end");
-}
-
-#[test]
-fn a_refused_session_and_a_silent_one_end_the_stream_with_the_call_alive() {
-    let mut script = Script::opening(None);
-    script.model(
-        &json!({"type": "error", "error": {"code": "unknown_parameter", "message": "", "event_id": SESSION_EVENT_ID}}),
-    );
-    assert_eq!(script.take().last(), Some(&Action::End(EndReason::SessionRefused)));
-
-    let mut script = Script::opening(None);
-    assert_eq!(script.call.deadline(), Some(OPENING_LIMIT_MS));
-    script.now = OPENING_LIMIT_MS;
-    script.input(Input::Tick);
-    assert_eq!(script.take(), [Action::End(EndReason::SetupTimedOut)]);
-    assert!(!EndReason::SetupTimedOut.ends_call());
 }
 
 #[test]
@@ -390,7 +394,7 @@ fn harmless_errors_never_end_a_call() {
     }
     assert!(script.take().iter().all(|action| matches!(action, Action::Fault { .. })));
     script.model(&json!({"type": "error", "error": {"code": "session_expired", "message": ""}}));
-    assert_eq!(script.take().last(), Some(&Action::End(EndReason::ModelLost)));
+    assert_eq!(script.take().last(), Some(&Action::OpenSession));
 }
 
 fn failed(id: &str, code: &str) -> Value {
@@ -411,7 +415,9 @@ fn a_failed_response_is_asked_for_again_and_a_spoiled_session_given_up() {
     assert_eq!(script.sent_to_model()[0]["type"], "response.create");
     script.model(&asked("r2", 1));
     script.model(&failed("r2", "server_error"));
-    assert_eq!(script.take().last(), Some(&Action::End(EndReason::ModelLost)));
+    assert_eq!(script.take().last(), Some(&Action::OpenSession));
+    script.session();
+    assert_eq!(script.sent_to_model()[0]["type"], "response.create", "the caller still waits");
 }
 
 #[test]
@@ -430,7 +436,7 @@ fn a_limit_is_waited_for_as_long_as_it_lasts() {
         script.model(&asked("r", nth));
         script.model(&failed("r", "rate_limit_exceeded"));
     }
-    assert_eq!(script.take().last(), Some(&Action::End(EndReason::ModelLost)), "not for ever");
+    assert_eq!(script.take().last(), Some(&Action::OpenSession), "not for ever");
 }
 
 #[test]
@@ -462,13 +468,14 @@ fn after_a_success_failures_count_anew_and_the_caller_makes_a_retry_needless() {
             script.model(&committed("c"));
         }
         script.model(&created("good"));
-        assert_eq!(script.call.deadline(), None);
+        assert_eq!(script.soon(), None);
         script.model(&done("good", "completed"));
     }
     assert!(script.sent_to_model().is_empty());
     script.model(&created("bad"));
     script.model(&failed("bad", "insufficient_quota"));
-    assert_eq!(script.take().last(), Some(&Action::End(EndReason::ModelLost)), "no second try would do better");
+    let reason = EndReason::ModelUnavailable(Unavailable::OutOfQuota);
+    assert_eq!(script.take().last(), Some(&Action::End(reason)), "no second try would do better");
 }
 
 #[test]
@@ -487,14 +494,15 @@ fn a_greeting_that_failed_is_said_again_as_a_greeting() {
 #[test]
 fn a_turn_that_was_owed_is_taken() {
     for owes_turn in [true, false] {
-        let mut script = Script::opening(None);
-        script.call.first_ask = owes_turn.then_some(Ask::Turn);
-        script.call.replay = vec![r#"{"type":"conversation.item.create"}"#.into()];
-        script.model(&confirmed("audio/pcmu"));
+        let mut script = Script::with(|setup| {
+            setup.first_ask = owes_turn.then_some(Ask::Turn);
+            setup.past = vec![Said::Caller("Hi.".into())];
+        });
+        script.session();
         let sent = script.sent_to_model();
         let kinds: Vec<_> = sent.iter().map(|event| event["type"].as_str().unwrap()).collect();
-        let expected: &[&str] = &["conversation.item.create", "response.create"];
-        assert_eq!(kinds, expected[..=usize::from(owes_turn)]);
+        let expected: &[&str] = &["conversation.item.create", "conversation.item.create", "response.create"];
+        assert_eq!(kinds, expected[..2 + usize::from(owes_turn)]);
     }
 }
 

@@ -16,12 +16,18 @@ impl RunningTools {
     pub(super) fn is_idle(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Their session is gone.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
 }
 
 impl Call {
     /// The model has finished writing a function call.
     pub(super) fn tool_wanted(&mut self, call: FunctionCall, out: &mut Vec<Action>) {
         if self.tools.0.insert(call.call_id.clone()) {
+            self.tool_notes.wanted(&call, self.transcript.next_position());
             out.push(Action::RunTool(call));
         }
     }
@@ -35,6 +41,12 @@ impl Call {
         command: Option<Command>,
         out: &mut Vec<Action>,
     ) {
+        if self.tool_done_for_a_lost_session(now, call_id, output, command.is_none(), out) {
+            if let Some(command) = command {
+                self.command(now, command, out);
+            }
+            return;
+        }
         if !self.tools.0.remove(call_id) {
             return;
         }

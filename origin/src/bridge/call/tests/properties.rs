@@ -31,6 +31,7 @@ enum Step {
     OutputAdded,
     Done { status: &'static str, detail: &'static str },
     Harmless,
+    SessionReady,
     Ends { how: u8 },
 }
 
@@ -63,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::McpCallEnded),
         1 => Just(Step::OutputAdded),
         1 => Just(Step::Harmless),
+        1 => Just(Step::SessionReady),
     ];
     let respond = prop_oneof![
         3 => Just(Step::ServerResponds),
@@ -95,6 +97,7 @@ struct World {
     deleted: BTreeSet<String>,
     /// Responses of which nothing may be played any more.
     dead: BTreeSet<usize>,
+    opens_session: bool,
     ended: bool,
 }
 
@@ -207,6 +210,11 @@ impl World {
                 let code = "response_cancel_not_active";
                 script.model(&json!({"type": "error", "error": {"code": code, "message": "", "event_id": null}}));
             }
+            Step::SessionReady => {
+                if std::mem::take(&mut self.opens_session) {
+                    script.session();
+                }
+            }
             _ => {}
         }
     }
@@ -227,6 +235,13 @@ impl World {
                 Action::ToModel(text) => self.at_the_model(&serde_json::from_str(&text).expect("JSON")),
                 Action::ToCaller(text) => self.at_the_caller(&serde_json::from_str(&text).expect("JSON")),
                 Action::End(_) => self.ended = true,
+                Action::OpenSession => self.opens_session = true,
+                // Whatever the old session was about, the new one knows nothing of it.
+                Action::TakeSession => {
+                    self.active = None;
+                    self.requests.clear();
+                    self.known.clear();
+                }
                 Action::Line(line) => {
                     assert!(line.heard_ms.is_none_or(|heard| heard <= self.sent_ms(&line.item_id)), "{line:?}");
                 }
@@ -249,7 +264,7 @@ impl World {
             }
             "conversation.item.truncate" => {
                 let (item, end) = (item(), event["audio_end_ms"].as_u64().expect("a time"));
-                assert!(self.sent.contains_key(&item) && !self.deleted.contains(&item), "{item} is unknown");
+                assert!(self.known.contains(&item) && !self.deleted.contains(&item), "{item} is unknown");
                 assert!(end <= self.sent_ms(&item), "{item} is truncated beyond what was sent");
             }
             "conversation.item.delete" => {

@@ -1,0 +1,210 @@
+//! Sessions at OpenAI that end before the call does: lost, stalled, over their time, refused. The call goes on in the
+//! same stream, or elsewhere.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::openai::{ApiError, Closed, Fault, RealtimeOptions, Reply, Session, SessionHandle};
+use tests::tandem::Options;
+use tests::twilio::{CallHandle, Callee, Caller, EndReason};
+use tests::vapi::Script;
+
+use crate::audio::{self, AGENT, AGENT_LAST, AGENT_LONG, AGENT_NEXT, CALLER};
+use crate::survival::{APOLOGY, PERSON, answers_in_mid_sentence, dialled, report_silence, roles_and_texts};
+use crate::tools::add_tool;
+use crate::world::{Agent, LIMIT, OrTell, Spec, World, heard, model};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_lost_is_replaced_within_the_stream() {
+    let world = World::default().await;
+    let [dropped, closed, expired] = world.agents([Spec::listening(); 3]).await;
+    mid_sentence(&world, &dropped, "socket dropped", SessionHandle::drop_connection).await;
+    mid_sentence(&world, &closed, "socket closed", |session| session.close(1011, "going away")).await;
+    mid_sentence(&world, &expired, "session expired", SessionHandle::expire).await;
+    let [stalled, refused_first, speaking, working] = world.agents([Spec::listening(); 4]).await;
+    mid_sentence(&world, &stalled, "socket stalled", SessionHandle::stall).await;
+    let refuse_twice = |session: &SessionHandle| {
+        for _ in 0..2 {
+            world.tandem.openai.next_connection(Fault::Refuse(503));
+        }
+        session.drop_connection();
+    };
+    mid_sentence(&world, &refused_first, "socket dropped, two attempts refused", refuse_twice).await;
+    the_caller_speaks_into_it(&world, &speaking).await;
+    a_tool_runs_through_it(&world, &working).await;
+}
+
+/// The agent is speaking; what the caller does not get of it comes from the next session.
+async fn mid_sentence(world: &World, agent: &Agent, what: &str, end: impl Fn(&SessionHandle)) {
+    let words = audio::words(40);
+    let call = answers_in_mid_sentence(world, agent, Reply::speech(audio::clip(AGENT_LONG, 8_000, &words))).await;
+    let first = world.session(agent, 0).await;
+    world.tandem.openai.next_session_says(vec![Reply::speech(audio::clip(AGENT_LAST, 500, "As I said."))]);
+    let lost_ms = call.began_at().elapsed();
+    end(&first);
+    heard(&call, AGENT_LAST, 500).await;
+    report_silence(what, &call, lost_ms);
+    let second = world.session(agent, 1).await;
+    let past = roles_and_texts(&second);
+    assert_eq!(past[0], ("user".to_owned(), "First words.".to_owned()), "{what}");
+    assert!(words.starts_with(&past[1].1) && past[1].1.len() < words.len(), "{what}: {past:?}");
+    // The conversation goes on as any other.
+    second.push_reply(Reply::speech(audio::clip(AGENT_NEXT, 400, "You are welcome.")));
+    call.then(Caller::new().wait_until_agent_quiet().say(audio::voice(CALLER, 400)).wait_until_agent_quiet().hang_up());
+    let record = world.over(&call, EndReason::CallerHungUp).await;
+    let recording = call.recording().agent;
+    assert_eq!(audio::only(AGENT_LAST, &recording).len(), 500 * 8, "{what}\n{}", call.trace_text());
+    assert_eq!(audio::only(AGENT_NEXT, &recording).len(), 400 * 8, "{what}\n{}", call.trace_text());
+    assert_eq!((&record["resumes"], call.streams().len()), (&Value::from(0), 1), "{what}");
+    second.read(|session| assert_eq!(session.record().errors, [], "{what}"));
+}
+
+/// The caller is speaking: the next session hears all of it and answers.
+async fn the_caller_speaks_into_it(world: &World, agent: &Agent) {
+    let call = world.call(agent, Caller::new());
+    let first = world.session(agent, 0).await;
+    call.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 3_000)).wait_until_agent_quiet().hang_up());
+    let speaking = |session: &Session| session.record().sent.iter().any(|sent| sent.kind.ends_with("speech_started"));
+    first.wait_for(speaking, LIMIT).await.expect("the caller is heard");
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    first.drop_connection();
+    world.over(&call, EndReason::CallerHungUp).await;
+    let second = world.session(agent, 1).await;
+    second.read(|session| {
+        let heard: u64 = session.memory().iter().filter(|item| item.role == "user").map(|item| item.audio_ms).sum();
+        // The words, the padding before them and the silence that ends them.
+        assert!((3_000..4_500).contains(&heard), "{heard} ms of 3000 ms");
+        assert_eq!(session.record().errors, []);
+    });
+    assert_eq!(audio::only(AGENT, &call.recording().agent).len(), 600 * 8, "answered once\n{}", call.trace_text());
+}
+
+/// A tool is running: its result reaches the session that the call has by then.
+async fn a_tool_runs_through_it(world: &World, agent: &Agent) {
+    add_tool(world, agent, "slow", &world.tandem.tools.url(), 8_000).await;
+    let call = world.call(agent, Caller::new());
+    let first = world.session(agent, 0).await;
+    first.push_reply(Reply::tool_call("slow", &json!({ "ms": 1500 })));
+    call.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 400)));
+    let called = |session: &Session| !session.record().responses.is_empty();
+    first.wait_for(called, LIMIT).await.expect("the tool is called");
+    world.tandem.openai.next_session_says(vec![Reply::speech(audio::clip(AGENT_LAST, 500, "It is done."))]);
+    first.drop_connection();
+    let second = world.session(agent, 1).await;
+    heard(&call, AGENT_LAST, 500).await;
+    call.hang_up();
+    world.over(&call, EndReason::CallerHungUp).await;
+    second.read(|session| {
+        let notes: Vec<String> =
+            session.memory().into_iter().filter(|item| item.role == "system").map(|item| item.text).collect();
+        assert!(notes.iter().any(|note| note.contains("slow") && note.contains("will follow")), "{notes:?}");
+        assert!(notes.iter().any(|note| note.contains("slow") && note.contains("Its result: ")), "{notes:?}");
+        assert_eq!(session.record().errors, []);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_outlasts_the_longest_session() {
+    let openai = RealtimeOptions { longest_session: Duration::from_secs(14), ..model() };
+    let world = World::start(Options { openai, ..Options::default() }).await;
+    let [quiet, talkative] = world.agents([Spec::bridged(), Spec::listening()]).await;
+    tokio::join!(moves_when_nobody_speaks(&world, &quiet), moves_while_the_caller_speaks(&world, &talkative));
+}
+
+async fn moves_when_nobody_speaks(world: &World, agent: &Agent) {
+    let call = world.call(agent, Caller::new().wait_until_agent_quiet().say(audio::voice(CALLER, 500)));
+    let first = world.session(agent, 0).await;
+    let second = world.session(agent, 1).await;
+    let left = |session: &Session| session.record().closed.is_some();
+    first.wait_for(left, LIMIT).await.expect("the first session is left");
+    first.read(|session| {
+        assert!(
+            matches!(session.record().closed, Some(Closed::ByClient(1000 | 1005))),
+            "{:?}",
+            session.record().closed
+        );
+    });
+    second.push_reply(Reply::speech(audio::clip(AGENT_LAST, 500, "Still here.")));
+    call.then(Caller::new().say(audio::voice(CALLER, 500)).wait_until_agent_quiet().hang_up());
+    let record = world.over(&call, EndReason::CallerHungUp).await;
+    let past = [("assistant", "At your service."), ("user", "First words."), ("assistant", "At your service.")];
+    assert_eq!(roles_and_texts(&second), past.map(|(role, text)| (role.to_owned(), text.to_owned())));
+    assert_eq!(audio::only(AGENT_LAST, &call.recording().agent).len(), 500 * 8, "{}", call.trace_text());
+    assert_eq!((&record["resumes"], call.streams().len()), (&Value::from(0), 1));
+    println!("PAUSE roll-over in a quiet moment: {} ms of dead air at most", call.dead_air_ms());
+}
+
+/// No moment is quiet until the last: every word is heard by the session that answers.
+async fn moves_while_the_caller_speaks(world: &World, agent: &Agent) {
+    let call = world.call(agent, Caller::new());
+    world.session(agent, 0).await;
+    call.then(Caller::new().wait_ms(8_000).say(audio::voice(CALLER, 8_000)).wait_until_agent_quiet().hang_up());
+    world.over(&call, EndReason::CallerHungUp).await;
+    let second = world.session(agent, 1).await;
+    second.read(|session| {
+        let heard: u64 = session.memory().iter().filter(|item| item.role == "user").map(|item| item.audio_ms).sum();
+        assert!((8_000..9_500).contains(&heard), "{heard} ms of 8000 ms");
+        assert_eq!(session.record().errors, []);
+    });
+    assert_eq!(audio::only(AGENT, &call.recording().agent).len(), 600 * 8, "answered once\n{}", call.trace_text());
+    assert_eq!(call.streams().len(), 1, "{}", call.trace_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_openai_does_not_take_goes_elsewhere() {
+    let world = World::default().await;
+    world.tandem.vapi.set_script(Script::new().say("Hello from Vapi.", audio::voice(AGENT_NEXT, 600)));
+    let specs = [Spec::bridged(); 6];
+    let [quota, key, limit, settings, silent, mid_call] = world.agents(specs).await;
+    let none = Spec::bridged().handing_over("none");
+    let [person, nobody] = world.agents([none.falling_back_to(PERSON), none]).await;
+
+    let cases = [
+        (&quota, Fault::RefuseWith(429, "insufficient_quota"), "openai_quota"),
+        (&key, Fault::Refuse(401), "openai_refused"),
+        (&limit, Fault::Refuse(429), "openai_rate_limited"),
+        (&settings, Fault::RefuseUpdates, "openai_settings_refused"),
+        (&silent, Fault::NoHandshake, "openai_unreachable"),
+    ];
+    for (agent, fault, reason) in cases {
+        world.tandem.openai.every_connection(Some(fault));
+        let call = world.call(agent, Caller::new().wait_until_agent_quiet().hang_up());
+        at_vapi(&world, &call, reason).await;
+        let dead_air = call.dead_air_ms();
+        println!("PAUSE {reason} at the start, to Vapi's first word: {dead_air} ms of dead air");
+        assert_eq!(call.streams().len(), 2, "ours and Vapi's\n{}", call.trace_text());
+    }
+
+    world.tandem.openai.every_connection(Some(Fault::RefuseWith(429, "insufficient_quota")));
+    world.tandem.twilio.set_callee(PERSON, Callee::answers_for_ms(500));
+    let call = world.call(&person, Caller::new());
+    assert_eq!(call.wait_ended(LIMIT).await.or_tell(&call, "it goes on"), EndReason::HungUp);
+    assert_eq!(dialled(&call), Some((PERSON.to_owned(), "completed".to_owned())), "{}", call.trace_text());
+    let call = world.call(&nobody, Caller::new());
+    assert_eq!(call.wait_ended(LIMIT).await.or_tell(&call, "it goes on"), EndReason::HungUp);
+    assert!(call.said().last().is_some_and(|said| said.starts_with(APOLOGY)), "{}", call.trace_text());
+    assert_eq!(world.rejections(&nobody).await, ["openai_quota"]);
+
+    world.tandem.openai.every_connection(None);
+    out_of_quota_in_mid_call(&world, &mid_call).await;
+}
+
+async fn out_of_quota_in_mid_call(world: &World, agent: &Agent) {
+    let call = world.call(agent, Caller::new());
+    heard(&call, AGENT, 600).await;
+    let before = Instant::now();
+    let error = ApiError::request("insufficient_quota", "You exceeded your current quota.");
+    world.session(agent, 0).await.send_error(error);
+    heard(&call, AGENT_NEXT, 100).await;
+    println!("PAUSE out of quota in mid-call, to Vapi's first word: {} ms", before.elapsed().as_millis());
+    call.then(Caller::new().wait_until_agent_quiet().hang_up());
+    at_vapi(world, &call, "openai_quota").await;
+}
+
+/// Vapi has run the call to its end, pinned there with the reason.
+async fn at_vapi(world: &World, call: &CallHandle, reason: &str) {
+    let record = world.over(call, EndReason::CallerHungUp).await;
+    assert_eq!(audio::only(AGENT_NEXT, &call.recording().agent).len(), 600 * 8, "{reason}\n{}", call.trace_text());
+    assert_eq!((&record["systemType"], &record["pinReason"]), (&Value::from("vapi"), &Value::from(reason)));
+    assert!(record["vapiCallId"].is_string(), "{record}");
+}
