@@ -1,7 +1,8 @@
 //! From a webhook and what the replica says to a plan: answer, ask the origin, or deliver to it.
 //!
 //! The replica may be a minute old. What it says is acted on here only where that can be mended (the origin checks a
-//! stream that opens); a call that would be refused or a message that would be skipped is the origin's to judge.
+//! stream that opens); a call that would be refused or leave for Vapi and a message that would be skipped are the origin's
+//! to judge.
 
 use serde::de::DeserializeOwned;
 use shared::AgentId;
@@ -101,8 +102,6 @@ pub struct Plan {
 /// What is done with one webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The edge answers.
-    Answer(Reply),
     /// The edge answers, and then tells the origin which call is coming, so that it can prepare itself.
     Announce(Reply),
     /// The origin is asked or told.
@@ -161,9 +160,11 @@ fn voice(call: &CallWebhook, replica: &Replica, context: Context<'_>) -> Plan {
             let twiml = answer::bridge(&settings.media_url, public_base(settings, head), token);
             Plan::new("bridge", state, Action::Announce(Reply::twiml(twiml))).of_agent(agent_id)
         }
+        // Vapi does not give the call back, and its messages count only if the origin has the call as Vapi's: it confirms
+        // and pins the call. Only when it cannot be reached does the replica's word stand.
         VoiceDecision::RedirectToVapi { agent_id } => {
             let twiml = answer::redirect_to_vapi(&context.settings.vapi_api_url);
-            Plan::new("redirect_to_vapi", state, Action::Answer(Reply::twiml(twiml))).of_agent(agent_id)
+            Plan::new("redirect_to_vapi", state, ask(VOICE_LIMIT_MS, Reply::twiml(twiml))).of_agent(agent_id)
         }
         VoiceDecision::BypassToVapi { agent_id } => {
             let action = ask(BYPASS_LIMIT_MS, hold(path::VOICE, context));
@@ -287,7 +288,7 @@ mod tests {
 
     fn answered(plan: &Plan) -> &Reply {
         match &plan.action {
-            Action::Answer(reply) | Action::Announce(reply) => reply,
+            Action::Announce(reply) => reply,
             Action::Forward(_) => panic!("{plan:?}"),
         }
     }
@@ -323,8 +324,7 @@ mod tests {
     fn a_call_of_vapis() {
         let to = voice_to(Some("+15550100"));
         let redirected = plan(&to, &number("vapi", "vapi", &[("vapiHandover", "redirect")]), "");
-        assert!(matches!(redirected.action, Action::Answer(_)), "no stream comes of it: {redirected:?}");
-        assert!(answered(&redirected).body.contains(">https://api.vapi.ai/twilio/inbound_call</Redirect>"));
+        assert!(asked(&redirected).1.body.contains(">https://api.vapi.ai/twilio/inbound_call</Redirect>"));
         let bypassed = plan(&to, &number("vapi", "vapi", &[("vapiHandover", "bypass")]), "?attempt=2");
         assert_eq!(bypassed.decision, "bypass_to_vapi");
         assert!(asked(&bypassed).1.body.contains("?attempt=3</Redirect>"), "{bypassed:?}");

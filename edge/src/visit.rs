@@ -269,7 +269,6 @@ impl Visit {
         let is_error = matches!(replica, ReplicaState::Failed | ReplicaState::Unparsable);
         let told = Told { decision, reason, agent_id, replica: replica.as_str(), fault, is_error, origin: None };
         match action {
-            Action::Answer(reply) => self.answer(&carried, &told, reply, now),
             Action::Announce(reply) => {
                 self.tell(&carried, &told, reply.status, now);
                 let post = self.post(&settings, path::EXPECTED, &carried.webhook, ANNOUNCE_LIMIT_MS, now);
