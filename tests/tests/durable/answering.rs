@@ -109,6 +109,23 @@ async fn a_call_that_is_rejected_twice_is_logged_once() {
     assert_eq!(reasons, ["cross_system"]);
 }
 
+/// Twilio's fallback URL leads straight here, where no edge holds the caller.
+#[tokio::test]
+async fn a_caller_is_answered_within_5_s_while_the_database_hangs() {
+    let world = World::start().await;
+    let mut hanging = world.app.db.begin().await.expect("a transaction");
+    sqlx::query("lock table calls in access exclusive mode").execute(&mut *hanging).await.expect("the lock");
+
+    let both = async { tokio::join!(ask(&world, "/twilio/voice", None), ask(&world, "/twilio/resume", None)) };
+    let (voice, resume) = tokio::time::timeout(Duration::from_secs(5), both).await.expect("Twilio hears in time");
+
+    assert!(voice.contains("/twilio/voice?attempt=2</Redirect>"), "{voice}");
+    assert!(resume.contains("/twilio/resume?attempt=2</Redirect>"), "{resume}");
+    hanging.rollback().await.expect("it ends");
+    let answered = ask(&world, "/twilio/voice?attempt=2", None).await;
+    assert!(!answered.contains("<Redirect"), "it is as if nothing had been asked before: {answered}");
+}
+
 #[tokio::test]
 async fn a_call_that_vapi_made_unheard_is_no_second_record() {
     let (world, vapi, assistant) = with_vapi().await;
