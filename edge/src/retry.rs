@@ -90,8 +90,9 @@ pub fn delay_seconds(message_id: &str, attempts: u32) -> u32 {
     delay + ((delay * (hash >> 24)) >> 10)
 }
 
-/// What is left of an event that was given up after so many attempts of the consumer. `body` is what was received.
-pub fn letter<'a>(event: &'a Event<'_>, body: &'a [u8], attempts: u32) -> DeadLetter<'a> {
+/// What is left of an event that was given up after so many attempts of the consumer. `body` is what was received,
+/// `status` the origin's at the last attempt.
+pub fn letter<'a>(event: &'a Event<'_>, body: &'a [u8], attempts: u32, status: Option<u16>) -> DeadLetter<'a> {
     DeadLetter {
         path: event.path.as_ref().into(),
         content_type: event.content_type.as_ref().into(),
@@ -100,6 +101,7 @@ pub fn letter<'a>(event: &'a Event<'_>, body: &'a [u8], attempts: u32) -> DeadLe
         enqueued_at: event.enqueued_at,
         // And the first one, before it came here.
         attempts: attempts + 1,
+        status,
     }
 }
 
@@ -178,8 +180,9 @@ mod tests {
     #[test]
     fn a_letter_is_the_event() {
         let event = event(b"CallSid=CA01");
-        let letter = letter(&event, b"CallSid=CA01", 101);
+        let letter = letter(&event, b"CallSid=CA01", 101, Some(503));
         assert_eq!(letter.key().get(..19), Some("dead:1795000000000:"));
+        assert_eq!(letter.status, Some(503));
         assert_eq!((letter.attempts, letter.body.bytes().as_deref()), (102, Some(&b"CallSid=CA01"[..])));
     }
 }

@@ -47,9 +47,10 @@ pub enum Outcome {
 
 impl Outcome {
     /// Whether no attempt will ever end otherwise: the origin has read the event and calls it malformed, too long or of
-    /// the wrong kind, or there is nothing to be read.
+    /// the wrong kind, or there is nothing to be read. The same four as at the edge: any other 4xx is about the way there,
+    /// 404 for instance another server's word.
     const fn is_final(&self) -> bool {
-        matches!(self, Self::Unreadable | Self::Refused(400 | 404 | 405 | 413 | 415 | 422))
+        matches!(self, Self::Unreadable | Self::Refused(400 | 413 | 415 | 422))
     }
 }
 

@@ -39,6 +39,9 @@ pub struct DeadLetter<'a> {
     pub enqueued_at: u64,
     /// How often the edge tried to deliver it.
     pub attempts: u32,
+    /// The origin's status at the last attempt; absent when there was none, or when it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
 }
 
 /// A body inside a JSON text.
@@ -89,6 +92,7 @@ mod tests {
             delivery: "twilio:tok".into(),
             enqueued_at: 1_795_000_000_000,
             attempts: 100,
+            status: None,
         }
     }
 
@@ -97,6 +101,8 @@ mod tests {
         let text = r#"{"path":"/twilio/status","contentType":"application/x-www-form-urlencoded","body":"CallSid=CA01","delivery":"twilio:tok","enqueuedAt":1795000000000,"attempts":100}"#;
         assert_eq!(serde_json::to_string(&letter(b"CallSid=CA01")).unwrap(), text);
         assert_eq!(serde_json::from_str::<DeadLetter<'_>>(text).unwrap(), letter(b"CallSid=CA01"));
+        let refused = serde_json::to_value(DeadLetter { status: Some(422), ..letter(b"") }).unwrap();
+        assert_eq!(refused["status"], 422);
         let bytes = serde_json::to_value(letter(b"\xff\x00")).unwrap();
         assert_eq!((bytes["bodyBase64"].as_str(), bytes.get("body")), (Some("/wA="), None));
     }

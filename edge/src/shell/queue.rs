@@ -150,7 +150,7 @@ async fn decompress(base64: &str) -> Result<Vec<u8>, Fault> {
 
 /// Leaves a letter where the origin's commands find it. The key is that of the event, so a second try changes nothing.
 async fn bury(isolate: &Isolate, event: &Event<'_>, body: &[u8], attempts: u32, status: Option<u16>) -> Outcome {
-    let letter = letter(event, body, attempts);
+    let letter = letter(event, body, attempts, status);
     let Ok(text) = serde_json::to_string(&letter) else {
         return Outcome::Failed(status, Fault("the letter cannot be written".to_owned()));
     };

@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLettersCommand {
-    /// List the events, the oldest first. Their bodies are shown in JSON only: they hold what callers said.
+    /// List the events, the oldest first, with the origin's last answer. Their bodies are shown in JSON only: they hold what callers said.
     List {
         /// Print JSON.
         #[arg(long)]
@@ -129,7 +129,8 @@ fn list(letters: &[Stored], json: bool) -> anyhow::Result<()> {
         };
         let seconds = i64::try_from(letter.enqueued_at / 1000)?;
         let at = OffsetDateTime::from_unix_timestamp(seconds)?.format(&Rfc3339)?;
-        println!("{at}  {}  {} attempts  {}", letter.path, letter.attempts, letter.delivery);
+        let why = letter.status.map_or_else(|| "no answer known".to_owned(), |status| format!("answered {status}"));
+        println!("{at}  {}  {} attempts  {why}  {}", letter.path, letter.attempts, letter.delivery);
     }
     Ok(())
 }

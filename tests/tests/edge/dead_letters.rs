@@ -103,5 +103,6 @@ async fn an_event_that_never_passes_is_left_as_a_letter() {
 
     let letter = of(&refused);
     assert_eq!((origin.received(&refused).len(), letter.attempts), (2, 2), "the refusal was final");
+    assert_eq!(letter.status, Some(422), "it says why");
     edge.stop().await.expect("it ends");
 }
