@@ -4,7 +4,8 @@
 //! changes nothing; when the transaction fails, nothing was noted, and the sender or the edge repeats it. Messages that
 //! need an answer do not come here: they are written so that repeating them does no harm.
 //!
-//! An event that comes before its call is known waits here, with its body, until `late_events` gives it its effect.
+//! An event that comes before its call is known, and would change its record, waits here, with its body, until
+//! `late_events` gives it its effect.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -69,6 +70,9 @@ pub struct Delivery<'a> {
     pub call_sid: Option<&'a CallSid>,
     /// The call's name at Vapi.
     pub vapi_call_id: Option<&'a VapiCallId>,
+    /// Whether it changes its call's record: only then it is kept while its call is not known. Agents that are none of
+    /// ours may tell of every word that is said.
+    pub changes_record: bool,
 }
 
 /// What became of an event.
@@ -130,9 +134,9 @@ pub async fn open<'a>(app: &App, delivery: Delivery<'a>) -> Result<Option<Entry<
 impl Entry<'_> {
     /// Makes the event's effect and its mark permanent, together.
     pub async fn close(mut self, state: State) -> Result<(), StoreError> {
-        let Delivery { id, body, call_sid, vapi_call_id, .. } = self.delivery;
+        let Delivery { id, body, call_sid, vapi_call_id, changes_record, .. } = self.delivery;
         let names_call = call_sid.is_some() || vapi_call_id.is_some();
-        let waits = state == State::Unknown && names_call && body.len() <= MAX_WAITING_BYTES;
+        let waits = state == State::Unknown && changes_record && names_call && body.len() <= MAX_WAITING_BYTES;
         inbox::processed(&mut self.transaction, id, state.as_str(), waits.then_some(body)).await?;
         self.transaction.commit().await?;
         count(&self.metrics, self.delivery.source, state.as_str());

@@ -40,6 +40,7 @@ pub async fn handle(app: &App, message: &Message, delivery: &str, body: &[u8]) -
         body,
         call_sid: message.call_sid.as_ref(),
         vapi_call_id: message.call_id.as_ref(),
+        changes_record: matches!(message.kind, MessageType::StatusUpdate | MessageType::EndOfCallReport),
     };
     if let Some(mut entry) = inbox::open(app, delivery).await? {
         let became = apply(&mut entry, message, body).await?;

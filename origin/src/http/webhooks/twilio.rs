@@ -66,6 +66,7 @@ impl Webhook<'_> {
             body: &self.received.body,
             call_sid: Some(&self.facts.call_sid),
             vapi_call_id: None,
+            changes_record: self.received.uri.path() == path::STATUS,
         };
         inbox::open(app, delivery).await
     }
