@@ -34,7 +34,7 @@ const STORE_LIMIT: Duration = Duration::from_secs(1);
 const WRITE_ATTEMPTS: u32 = 60;
 const WRITE_PAUSE: Duration = Duration::from_secs(5);
 /// How long a step is remembered: Twilio ends a `<Dial>` after four hours.
-const KEEP: Duration = Duration::from_secs(5 * 3600);
+const KEEP: Duration = Duration::from_hours(5);
 
 /// A step outside of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,8 @@ use crate::vapi::{Auth, Server, Vapi, VapiOptions};
 pub const EDGE_URL: &str = "https://edge.tandem.test";
 /// The origin's public base.
 pub const ORIGIN_URL: &str = "https://origin.tandem.test";
+/// The public base of its streams.
+pub const STREAM_URL: &str = "wss://origin.tandem.test";
 /// Where Twilio opens the call's audio.
 pub const MEDIA_URL: &str = "wss://origin.tandem.test/media-stream";
 /// Twilio's name for the account.
@@ -183,7 +185,7 @@ impl Tandem {
 
         hosts.map(EDGE_URL, &edge.base_url());
         hosts.map(ORIGIN_URL, &origin.base_url());
-        hosts.map("wss://origin.tandem.test", &origin.base_url());
+        hosts.map(STREAM_URL, &origin.base_url());
         for agent in &seeded.agents {
             twilio.set_number(
                 Number::new(&agent.number)
@@ -204,7 +206,7 @@ impl Tandem {
     /// Lets the origin's public names lead to another origin, as a load balancer does.
     pub async fn lead_to(&self, origin: &Origin) -> std::io::Result<()> {
         self.hosts.map(ORIGIN_URL, &origin.base_url());
-        self.hosts.map("wss://origin.tandem.test", &origin.base_url());
+        self.hosts.map(STREAM_URL, &origin.base_url());
         self.link.lead_to(origin.address()).await
     }
 

@@ -157,17 +157,11 @@ pub async fn run(
             }
             Woken::Deadline => call.handle(now, Input::Tick, &mut out),
             Woken::Over => call.handle(now, Input::CallOver, &mut out),
-            Woken::Watch => match watch.check() {
-                Verdict::Fine => {}
-                Verdict::Ask => {
-                    // A failed ping shows as a closed socket at the next read.
-                    let _ = timeout(SEND_LIMIT, caller.send(CallerMessage::Ping(Bytes::new()))).await;
-                }
-                Verdict::Dead => {
-                    tracing::warn!("Twilio's socket is dead");
+            Woken::Watch => {
+                if is_dead(&mut watch, &mut caller).await {
                     call.handle(now, Input::CallerGone, &mut out);
                 }
-            },
+            }
             Woken::Leave => {
                 leaving = true;
                 call.handle(now, Input::Leave, &mut out);
@@ -190,18 +184,32 @@ pub async fn run(
             Woken::Tool(ToolDone { call_id, output, command }) => {
                 call.handle(now, Input::ToolDone { call_id, output, command }, &mut out);
             }
-            Woken::Ping => {
-                if !sessions.ping().await {
-                    tracing::warn!("OpenAI gives no sign of life");
-                    sessions.model = None;
-                    call.handle(now, Input::ModelGone, &mut out);
-                }
+            Woken::Ping if !sessions.ping().await => {
+                tracing::warn!("OpenAI gives no sign of life");
+                sessions.model = None;
+                call.handle(now, Input::ModelGone, &mut out);
             }
             _ => {}
         }
         let ended = perform(&mut out, &mut call, started, &mut caller, &mut sessions, effects, &tool_done).await;
         if let Some(reason) = ended {
             return Ended { reason, caller, model: sessions.model };
+        }
+    }
+}
+
+/// Looks after Twilio's socket: whether it has been silent for too long, pings included.
+async fn is_dead(watch: &mut Watch, caller: &mut WebSocket) -> bool {
+    match watch.check() {
+        Verdict::Fine => false,
+        Verdict::Ask => {
+            // A failed ping shows as a closed socket at the next read.
+            let _ = timeout(SEND_LIMIT, caller.send(CallerMessage::Ping(Bytes::new()))).await;
+            false
+        }
+        Verdict::Dead => {
+            tracing::warn!("Twilio's socket is dead");
+            true
         }
     }
 }

@@ -331,10 +331,10 @@ impl Effects for CallEffects {
         let (app, model, update) = (Arc::clone(&self.app), self.model.clone(), self.update.clone());
         Box::pin(async move {
             let opener = Opener { config: app.config.openai.as_ref(), model: &model, update: &update };
-            let opened = opener.open(occasion).await;
-            let outcome = opened.as_ref().err().map_or("opened", |why| why.as_str());
+            let session = opener.open(occasion).await;
+            let outcome = session.as_ref().err().map_or("opened", |why| why.as_str());
             app.metrics.sessions.get_or_create(&OutcomeLabels { outcome }).inc();
-            opened
+            session
         })
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::stack::edge::KV_NAMESPACE_ID;
-use tests::stack::link::State;
-use tests::tandem::{EDGE_URL, ORIGIN_URL};
+use tests::stack::link::{Link, State};
+use tests::tandem::{EDGE_URL, ORIGIN_URL, STREAM_URL};
 use tests::twilio::{CallHandle, Callee, Caller, EndReason, Purpose, What};
 use tests::vapi::{Facts, History, ToolCall, messages, validate_answer};
 use time::OffsetDateTime;
@@ -272,17 +272,20 @@ async fn a_call_that_is_given_up(world: &World, agent: &Agent) {
 /// The edge is gone: Twilio's fallback URL leads straight to the origin, which does all that the edge did.
 async fn without_the_edge(world: &World, agent: &Agent) {
     world.tandem.hosts.unmap(EDGE_URL);
+    let door = Link::start(world.tandem.origin.address()).await.expect("a port is free");
+    world.tandem.hosts.map(STREAM_URL, &door.base_url());
     let call = world.call(agent, Caller::new().wait_until_agent_quiet());
     let session = world.session(agent, 0).await;
     session.wait_for(|session| !session.record().responses.is_empty(), LIMIT).await.expect("the agent greets");
     call.then(Caller::new().say(audio::voice(CALLER, 500)).wait_until_agent_quiet());
     session.wait_for(|session| session.record().responses.len() == 2, LIMIT).await.expect("the caller is answered");
-    session.drop_connection();
-    // Its stream is lost with it, and Twilio asks the origin how to go on.
+    // The stream is lost, and Twilio asks the origin how to go on.
+    door.cut().await.expect("the door lives");
     world.session(agent, 1).await;
     call.then(Caller::new().hang_up());
     let record = world.over(&call, EndReason::CallerHungUp).await;
     world.tandem.hosts.map(EDGE_URL, &world.tandem.edge.base_url());
+    world.tandem.hosts.map(STREAM_URL, &world.tandem.origin.base_url());
 
     assert_eq!((&record["resumes"], &record["endReason"]), (&json!(1), &json!("caller_hung_up")));
     assert_eq!((&record["from"], &record["to"]), (&json!("+15550199"), &json!(agent.number)));

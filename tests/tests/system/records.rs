@@ -238,7 +238,7 @@ async fn what_is_said_while_postgres_is_away_is_written_after() {
         let heard = &call.recording().agent;
         assert_eq!(audio::only(AGENT_NEXT, heard).len(), 2 * 500 * 8, "the caller heard both answers");
     }
-    assert_eq!(world.metric("tandem_call_records_dropped_total").await, 0.0);
+    assert!(world.metric("tandem_call_records_dropped_total").await < 1.0, "something was dropped");
 }
 
 /// What was complete when the origin died is on record; its recording is brought by the next origin.

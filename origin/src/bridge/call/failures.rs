@@ -85,13 +85,10 @@ impl Call {
             self.retry.server += 1;
             (self.retry.server < SERVER_TRIES).then_some(SERVER_AGAIN_MS)
         };
-        match after {
-            Some(after) => self.retry.again = ask.map(|ask| (now + after, ask)),
-            None => {
-                // For the next session.
-                self.retry.again = ask.map(|ask| (now, ask));
-                self.model_lost(now, Loss::Spoiled, out);
-            }
+        // What is not tried again here is for the next session.
+        self.retry.again = ask.map(|ask| (now + after.unwrap_or(0), ask));
+        if after.is_none() {
+            self.model_lost(now, Loss::Spoiled, out);
         }
     }
 

@@ -72,18 +72,15 @@ impl Call {
     /// What follows from an input for the call as a whole.
     pub(super) fn conclude(&mut self, now: Millis, out: &mut Vec<Action>) {
         let nothing_to_hear = self.responses.is_idle() && self.playback.is_idle();
-        match self.leaving.take_if(|leaving| nothing_to_hear || now >= leaving.by) {
-            Some(leaving) => {
-                out.extend(leaving.step.map(Action::Step));
-                self.end(now, leaving.reason, out);
-            }
-            None => {
-                let quiet = nothing_to_hear
-                    && self.leaving.is_none()
-                    && matches!(self.phase, Phase::Talking)
-                    && self.tools.is_idle();
-                self.silence.update(now, quiet);
-            }
+        if let Some(leaving) = self.leaving.take_if(|leaving| nothing_to_hear || now >= leaving.by) {
+            out.extend(leaving.step.map(Action::Step));
+            self.end(now, leaving.reason, out);
+        } else {
+            let quiet = nothing_to_hear
+                && self.leaving.is_none()
+                && matches!(self.phase, Phase::Talking)
+                && self.tools.is_idle();
+            self.silence.update(now, quiet);
         }
     }
 }

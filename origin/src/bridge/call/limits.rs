@@ -181,8 +181,8 @@ mod tests {
         Silence::new(&Rules { silence_ms: Some(limit_ms), idle: Some(idle), ..Rules::default() })
     }
 
-    fn prompt(text: &str) -> Option<Due> {
-        Some(Due::Prompt(text.into()))
+    fn prompt(text: &str) -> Due {
+        Due::Prompt(text.into())
     }
 
     #[test]
@@ -191,11 +191,11 @@ mod tests {
         assert_eq!(silence.deadline(), None);
         silence.update(1_000, true);
         assert_eq!((silence.deadline(), silence.due(4_999)), (Some(5_000), None));
-        assert_eq!(silence.due(5_000), prompt("Hello?"));
+        assert_eq!(silence.due(5_000), Some(prompt("Hello?")));
         silence.update(5_000, false);
         assert_eq!(silence.deadline(), None);
         silence.update(8_000, true);
-        assert_eq!(silence.due(12_000), prompt("Anybody?"));
+        assert_eq!(silence.due(12_000), Some(prompt("Anybody?")));
         silence.update(12_000, false);
         silence.update(13_000, true);
         assert_eq!((silence.deadline(), silence.due(15_000)), (Some(15_000), Some(Due::End)));
@@ -205,7 +205,7 @@ mod tests {
     fn whoever_speaks_sets_the_clock_back() {
         let mut silence = silence(10_000, 4_000, 1);
         silence.update(0, true);
-        assert_eq!(silence.due(4_000), prompt("Hello?"));
+        assert_eq!(silence.due(4_000), Some(prompt("Hello?")));
         silence.update(4_000, false);
         silence.caller_speaks();
         silence.update(5_000, true);

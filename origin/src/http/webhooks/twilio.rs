@@ -87,7 +87,7 @@ pub async fn voice(State(app): State<Arc<App>>, received: Received) -> Result<Re
     let attempt = answer::attempt(received.uri.query().unwrap_or_default());
     let delivery = webhook.named();
     let incoming = Incoming { webhook: &webhook.facts, base: &base, attempt, delivery: delivery.as_deref() };
-    Ok(twiml_or_hold(answering::voice(&app, &incoming), &incoming, path::VOICE).await)
+    Ok(twiml_or_hold(Box::pin(answering::voice(&app, &incoming)), &incoming, path::VOICE).await)
 }
 
 /// `POST /twilio/resume`
@@ -105,7 +105,7 @@ pub async fn resume(State(app): State<Arc<App>>, received: Received) -> Result<R
         }
     };
     let again = back.map_or_else(|| path::RESUME.to_owned(), Back::path);
-    Ok(twiml_or_hold(answering, &incoming, &again).await)
+    Ok(twiml_or_hold(Box::pin(answering), &incoming, &again).await)
 }
 
 /// `POST /twilio/status`

@@ -210,11 +210,7 @@ impl World {
                 let code = "response_cancel_not_active";
                 script.model(&json!({"type": "error", "error": {"code": code, "message": "", "event_id": null}}));
             }
-            Step::SessionReady => {
-                if std::mem::take(&mut self.opens_session) {
-                    script.session();
-                }
-            }
+            Step::SessionReady if std::mem::take(&mut self.opens_session) => script.session(),
             _ => {}
         }
     }
