@@ -37,7 +37,9 @@ async fn a_session_that_is_lost_is_replaced_within_the_stream() {
 /// The agent is speaking; what the caller does not get of it comes from the next session.
 async fn mid_sentence(world: &World, agent: &Agent, what: &str, end: impl Fn(&SessionHandle)) {
     let words = audio::words(40);
-    let call = answers_in_mid_sentence(world, agent, Reply::speech(audio::clip(AGENT_LONG, 8_000, &words))).await;
+    // It stands still half-way, so that it is being spoken when the session ends, however slow the machine is.
+    let answer = Reply::speech(audio::clip(AGENT_LONG, 8_000, &words)).pausing(4_000, LIMIT);
+    let call = answers_in_mid_sentence(world, agent, answer).await;
     let first = world.session(agent, 0).await;
     world.tandem.openai.next_session_says(vec![Reply::speech(audio::clip(AGENT_LAST, 500, "As I said."))]);
     let lost_ms = call.began_at().elapsed();
