@@ -90,16 +90,18 @@ pub async fn resume(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreE
     }
     let call_sid = &incoming.webhook.call_sid;
     let call = store::calls::by_call_sid(&mut *app.db.acquire().await?, call_sid).await?;
+    // However long it was held on its way here: what else may make it wait has not yet.
+    let afresh = &Incoming { attempt: 1, ..*incoming };
     match call {
         // No stream was let in: the call has not begun on any system yet.
-        None => voice(app, incoming).await,
+        None => voice(app, afresh).await,
         Some(call) if call.ended_at.is_some() && call.end_reason != Some(EndReason::StreamFailed) => {
             Ok(answer::hang_up())
         }
         // The edge, with a replica of another time, has bridged a call that had begun at Vapi.
-        Some(call) if call.system_type == SystemType::Vapi => voice(app, incoming).await,
+        Some(call) if call.system_type == SystemType::Vapi => voice(app, afresh).await,
         Some(call) => match &call.pin_reason {
-            Some(reason) => elsewhere::hand_on(app, incoming, &call, reason).await,
+            Some(reason) => elsewhere::hand_on(app, afresh, &call, reason).await,
             // Whoever reaches an origin that stops asks again, and reaches another one.
             None if app.shutdown.is_cancelled() => {
                 Ok(answer::hold(incoming.base, answer::path::RESUME, incoming.attempt))
@@ -148,7 +150,7 @@ async fn bypass(app: &App, incoming: &Incoming<'_>, known: &Known) -> Result<Str
     };
     match handed_over {
         Ok(Handover::Taken(twiml)) => Ok(twiml),
-        Ok(Handover::Waits) if incoming.attempt <= answer::MAX_HOLD_ATTEMPTS => {
+        Ok(Handover::Waits) if answer::may_hold(answer::path::VOICE, incoming.attempt) => {
             Ok(answer::hold(incoming.base, answer::path::VOICE, incoming.attempt))
         }
         Ok(Handover::Waits | Handover::Over) => vapi_unavailable(app, incoming, known, &call).await,

@@ -15,7 +15,7 @@ use serde_json::Value;
 use shared::CallId;
 use sqlx::PgPool;
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::bridge::transcript::Line;
 use crate::end_reason::Ending;
@@ -145,6 +145,8 @@ struct Waiting {
     limits: Limits,
     bytes: AtomicUsize,
     dropping: AtomicBool,
+    /// Somebody waits until it is written.
+    hurry: Notify,
 }
 
 /// The way to the writing task; cheap to clone.
@@ -164,13 +166,16 @@ impl Recorder {
     /// The same with other limits.
     pub fn with_limits(db: PgPool, metrics: Arc<Metrics>, prices: PriceTable, limits: Limits) -> Self {
         let (queue, records) = mpsc::channel(limits.entries);
-        let waiting = Arc::new(Waiting { limits, bytes: AtomicUsize::new(0), dropping: AtomicBool::new(false) });
+        let (bytes, dropping) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let waiting = Arc::new(Waiting { limits, bytes, dropping, hurry: Notify::new() });
         tokio::spawn(writer::run(db, prices, records, Arc::clone(&waiting)));
         Self { queue, waiting, metrics }
     }
 
-    /// Waits until all that was recorded so far is written: before the process ends.
+    /// Waits until all that was recorded so far is written: before the process ends, or before a call is taken up again
+    /// with what it was about. A database that has come back is not waited for longer than that takes.
     pub async fn flush(&self) {
+        self.waiting.hurry.notify_one();
         let (written, done) = oneshot::channel();
         if self.queue.send(Record::Flush(written)).await.is_ok() {
             // Fails only when the task is gone, and then there is nothing to wait for.

@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::App;
 use crate::answering::{Incoming, unix_now};
+use crate::calls::Entry;
 use crate::end_reason::EndReason;
 use crate::store::call_steps::{self, CallStep};
 use crate::store::tools::settings::Destination;
@@ -200,13 +201,19 @@ async fn came_back(
         Step::PressKeys { keys } => ("pressed", Some(format!("The keys {keys} were pressed."))),
     };
     tracing::info!(%call_sid, step = step.no, outcome, "back from a step outside the stream");
+    let Some(told) = told else {
+        let ended = timeout(STORE_LIMIT, end_with(app, step, outcome)).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            // Nobody waits for a database only to hear that the call is over.
+            tracing::warn!(%call_sid, "the end of a call that was transferred is not written yet");
+            app.recorder.record(step.call_id, Entry::Ended(EndReason::Transferred.into()));
+        }
+        app.plans.forget(call_sid);
+        return Ok(answer::hang_up());
+    };
     let mut conn = app.db.acquire().await?;
     let first = call_steps::finish(&mut conn, step.call_id, step.no, outcome).await?;
     app.plans.forget(call_sid);
-    let Some(told) = told else {
-        store::calls::end(&mut conn, step.call_id, OffsetDateTime::now_utc(), &EndReason::Transferred.into()).await?;
-        return Ok(answer::hang_up());
-    };
     if is_over(incoming) {
         return Ok(answer::nothing());
     }
@@ -218,6 +225,14 @@ async fn came_back(
     let grant = StreamGrant::new(call_sid.clone(), step.agent_id, now);
     let token = grant.mint(app.config.edge_origin_secret.expose_secret());
     Ok(answer::bridge(app.config.media_url.as_str(), incoming.base, token))
+}
+
+/// The call has ended with this step.
+async fn end_with(app: &App, step: &CallStep, outcome: &str) -> Result<(), StoreError> {
+    let mut conn = app.db.acquire().await?;
+    call_steps::finish(&mut conn, step.call_id, step.no, outcome).await?;
+    store::calls::end(&mut conn, step.call_id, OffsetDateTime::now_utc(), &EndReason::Transferred.into()).await?;
+    Ok(())
 }
 
 fn not_taken(destination: &Destination, outcome: DialOutcome) -> String {

@@ -17,6 +17,8 @@ mod input;
 mod leaving;
 #[path = "system/loss.rs"]
 mod loss;
+#[path = "system/outage.rs"]
+mod outage;
 #[path = "system/records.rs"]
 mod records;
 #[path = "system/sessions.rs"]

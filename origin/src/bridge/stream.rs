@@ -41,6 +41,8 @@ use crate::usage::Usage;
 
 /// A stream that does not start within this time is closed.
 const START_LIMIT: Duration = Duration::from_secs(5);
+/// How long a stream may wait for the database, which may hang without a word. Then the call is better held by Twilio.
+const ADMIT_LIMIT: Duration = Duration::from_secs(4);
 /// How long a stream waits for the records of the one before it. The caller hears nothing meanwhile.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// The same for the note that the call has to go elsewhere.
@@ -53,6 +55,8 @@ enum Refused {
     Stopping,
     #[error("the stream did not start in time")]
     NoStart,
+    #[error("the database did not answer in time")]
+    Late,
     #[error("the stream is not mu-law at 8 kHz")]
     Format,
     #[error("the stream has no valid call or stream id")]
@@ -90,7 +94,7 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
             return Err(Refused::Stopping);
         }
         let start = started(&mut socket).await?;
-        admit(&app, &start).await
+        timeout(ADMIT_LIMIT, Box::pin(admit(&app, &start))).await.unwrap_or(Err(Refused::Late))
     }
     .await;
     let admitted = match admitted {

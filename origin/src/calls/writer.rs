@@ -38,7 +38,8 @@ pub(super) async fn run(db: PgPool, prices: PriceTable, mut records: mpsc::Recei
             }
             let behind = records.len() + batch.len();
             tracing::warn!(error = &error as &dyn std::error::Error, behind, "calls wait to be written");
-            tokio::time::sleep(wait).await;
+            // At once, if somebody waits.
+            let _ = tokio::time::timeout(wait, waiting.hurry.notified()).await;
             wait = (wait * 2).min(LAST_RETRY);
         }
         for record in batch.drain(..) {

@@ -20,10 +20,29 @@ pub mod path {
     pub const EXPECTED: &str = "/twilio/expected";
 }
 
-/// How often a caller is asked to wait for the origin before we give up.
-pub const MAX_HOLD_ATTEMPTS: u32 = 3;
-/// How long a caller waits between two attempts, in seconds.
-const HOLD_PAUSE_SECONDS: u32 = 2;
+/// How long a caller is kept for an origin that does not answer.
+struct Patience {
+    /// How often a caller is asked to wait before we give up.
+    attempts: u32,
+    /// The line is spoken at the first attempt and at each one so many later.
+    spoken_every: u32,
+    /// The pause before the next attempt, in seconds, after the line and without it.
+    after_line: u32,
+    without_line: u32,
+}
+
+/// Nobody has spoken with the caller yet, who may as well call again: some 10 s.
+const ARRIVING: Patience = Patience { attempts: 3, spoken_every: 1, after_line: 2, without_line: 2 };
+/// A conversation is worth more: at least one and a half minutes with an origin that refuses at once, over two while it
+/// waits a second for its database each time. Twilio documents no bound on voice documents; for messages it is 50.
+const IN_CONVERSATION: Patience = Patience { attempts: 45, spoken_every: 5, after_line: 1, without_line: 2 };
+
+impl Patience {
+    fn of(path: &str) -> &'static Self {
+        if path.starts_with(path::RESUME) { &IN_CONVERSATION } else { &ARRIVING }
+    }
+}
+
 /// How long a fallback number rings, in seconds.
 const DIAL_TIMEOUT_SECONDS: u32 = 30;
 
@@ -71,16 +90,25 @@ pub fn dial(number: &E164) -> String {
     ])
 }
 
-/// Keeps the caller while the origin cannot be reached: `attempt` counts from 1; after the last one, an apology.
+/// Keeps the caller while the origin cannot be reached, for longer in a call that comes back to [`path::RESUME`] than in
+/// one that arrives. `attempt` counts from 1; after the last one, an apology.
 pub fn hold(base: &str, path: &str, attempt: u32) -> String {
-    if attempt > MAX_HOLD_ATTEMPTS {
+    if !may_hold(path, attempt) {
         return apologise();
     }
-    render(&[
-        Verb::Say("One moment, please.".to_owned()),
-        Verb::Pause(HOLD_PAUSE_SECONDS),
-        Verb::Redirect(format!("{base}{path}{}attempt={}", if path.contains('?') { '&' } else { '?' }, attempt + 1)),
-    ])
+    let patience = Patience::of(path);
+    let next =
+        Verb::Redirect(format!("{base}{path}{}attempt={}", if path.contains('?') { '&' } else { '?' }, attempt + 1));
+    if attempt.saturating_sub(1).is_multiple_of(patience.spoken_every) {
+        render(&[Verb::Say("One moment, please.".to_owned()), Verb::Pause(patience.after_line), next])
+    } else {
+        render(&[Verb::Pause(patience.without_line), next])
+    }
+}
+
+/// Whether the caller is asked to wait once more.
+pub fn may_hold(path: &str, attempt: u32) -> bool {
+    attempt <= Patience::of(path).attempts
 }
 
 /// Puts the caller through to somebody; Twilio comes back with what came of it.
@@ -159,6 +187,29 @@ mod tests {
             assert!(twiml.contains(&format!("https://edge.example/twilio/voice?{query}</Redirect>")), "{twiml}");
         }
         assert_eq!(hold("https://edge.example", path::VOICE, attempt(&query)), apologise());
+    }
+
+    #[test]
+    fn a_conversation_is_held_for_one_and_a_half_minutes() {
+        for path in [path::RESUME, "/twilio/resume?after=2&dialled=busy"] {
+            let (mut attempt, mut paused, mut spoken) = (1, 0, Vec::new());
+            loop {
+                let twiml = hold("https://edge.example", path, attempt);
+                let Some(pause) = twiml.split("length=\"").nth(1).and_then(|rest| rest.split('"').next()) else {
+                    break;
+                };
+                assert!(twiml.contains(&format!("attempt={}</Redirect>", attempt + 1)), "{twiml}");
+                paused += pause.parse::<u32>().unwrap();
+                if twiml.contains("<Say>") {
+                    spoken.push(attempt);
+                }
+                attempt += 1;
+            }
+            assert_eq!(hold("https://edge.example", path, attempt), apologise());
+            // Each line takes a second more.
+            assert!(paused + u32::try_from(spoken.len()).unwrap() >= 90, "{paused} s, {spoken:?}");
+            assert_eq!((spoken[..3].to_vec(), attempt), (vec![1, 6, 11], 46));
+        }
     }
 
     #[test]

@@ -187,7 +187,7 @@ async fn a_rejection_stands_when_the_origin_is_gone() {
 }
 
 #[tokio::test]
-async fn a_caller_is_held_three_times_and_then_told() {
+async fn a_caller_is_held_and_then_told_and_for_longer_in_a_conversation() {
     let (world, outage) = world_alone().await;
     let (bypass, unknown) = (number(), number());
     world.replicate_number(&bypass, "vapi", "vapi", json!({"vapiHandover": "bypass"})).await;
@@ -195,17 +195,19 @@ async fn a_caller_is_held_three_times_and_then_told() {
     let params = [("CallSid", call_sid())];
     let resume: Vec<_> = params.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let sid = call_sid();
-    for (endpoint, params) in [
-        ("/twilio/voice", incoming(&sid, &bypass).to_vec()),
-        ("/twilio/voice", incoming(&sid, &unknown).to_vec()),
-        ("/twilio/resume", resume),
+    for (endpoint, params, attempts, spoken_every) in [
+        ("/twilio/voice", incoming(&sid, &bypass).to_vec(), 3, 1),
+        ("/twilio/voice", incoming(&sid, &unknown).to_vec(), 3, 1),
+        ("/twilio/resume", resume, 45, 5),
     ] {
         let mut path = endpoint.to_owned();
-        for attempt in 2..=4 {
+        for attempt in 1..=attempts {
             let (status, twiml) = send(world.twilio(&path, &params)).await;
-            path = format!("{endpoint}?attempt={attempt}");
+            path = format!("{endpoint}?attempt={}", attempt + 1);
             assert_eq!(status, 200);
-            assert!(twiml.contains("<Say>One moment, please.</Say><Pause"), "{twiml}");
+            let spoken = twiml.contains("<Say>One moment, please.</Say>");
+            assert_eq!(spoken, (attempt - 1) % spoken_every == 0, "{attempt}: {twiml}");
+            assert!(twiml.contains("<Pause"), "{twiml}");
             assert!(twiml.contains(&format!(">{PUBLIC}{path}</Redirect>")), "{twiml}");
         }
         let (status, twiml) = send(world.twilio(&path, &params)).await;

@@ -1,0 +1,100 @@
+//! Postgres away under live calls: one talks on and uses a tool, another loses its stream meanwhile. Neither is lost, and
+//! everything is on record afterwards, in order.
+
+use serde_json::{Value, json};
+use tests::openai::{Reply, Session, SessionHandle};
+use tests::stack::link::Link;
+use tests::tandem::{Options, STREAM_URL};
+use tests::twilio::{CallHandle, Caller, EndReason, What};
+
+use crate::audio::{self, AGENT_LAST, AGENT_NEXT, CALLER};
+use crate::survival::roles_and_texts;
+use crate::tools::add_tool;
+use crate::world::{Agent, LIMIT, OrTell, Spec, World, model};
+
+/// Postgres comes back once the caller without a stream has been asked to wait so often: more than twice as often as one
+/// who has just arrived, some 15 s. A longer outage would be more of the same.
+const ASKED_TO_WAIT: u32 = 7;
+const FREE: &str = "On 2026-11-23 these times are free: 09:00, 11:30, 16:15.";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_outlive_postgres() {
+    let world = World::start(Options { openai: model(), own_postgres: true, ..Options::default() }).await;
+    let [talking, losing] = world.agents([Spec::bridged(); 2]).await;
+    add_tool(&world, &talking, "get_slots", &world.tandem.tools.url(), 5000).await;
+    let (talker, its_session) = greeted(&world, &talking).await;
+    let door = Link::start(world.tandem.origin.address()).await.expect("a port is free");
+    world.tandem.hosts.map(STREAM_URL, &door.base_url());
+    let (loser, first) = greeted(&world, &losing).await;
+    turn(&loser, &first, 2, "We open at nine.").await;
+
+    world.tandem.postgres.stop().await.expect("Postgres stops");
+    turn(&loser, &first, 3, "Until noon.").await;
+    its_session.push_reply(Reply::tool_call("get_slots", &json!({ "date": "2026-11-23" })));
+    // The function call is a response of its own.
+    turn(&talker, &its_session, 3, "At nine or later.").await;
+    door.cut().await.expect("the door lives");
+    turn(&talker, &its_session, 4, "You are welcome.").await;
+    let asks_on = |what: &What| matches!(what, What::Webhook { url, .. } if url.ends_with(&format!("/twilio/resume?attempt={ASKED_TO_WAIT}")));
+    loser.wait_for(LIMIT, asks_on).await.or_tell(&loser, "the caller is not held");
+    world.tandem.postgres.start_again().await.expect("Postgres starts");
+
+    let second = world.session(&losing, 1).await;
+    let (agent, user) = ("assistant", "user");
+    let past = [
+        (agent, "At your service."),
+        (user, "First words."),
+        (agent, "We open at nine."),
+        (user, "Second words."),
+        (agent, "Until noon."),
+    ];
+    let past = past.map(|(role, text)| (role.to_owned(), text.to_owned()));
+    assert_eq!(roles_and_texts(&second), past, "what was said during the outage is not lost");
+    second.push_reply(Reply::speech(audio::clip(AGENT_LAST, 500, "Of course.")));
+    loser.then(Caller::new().say(audio::voice(CALLER, 500)).wait_until_agent_quiet().hang_up());
+    let lost = world.over(&loser, EndReason::CallerHungUp).await;
+    talker.then(Caller::new().hang_up());
+    let kept = world.over(&talker, EndReason::CallerHungUp).await;
+
+    let mut lines: Vec<_> = past.iter().map(|(_, text)| text.as_str()).collect();
+    lines.extend(["First words.", "Of course."]);
+    assert_eq!(told(&lost), lines, "{}", loser.trace_text());
+    assert_eq!((&lost["resumes"], &lost["endReason"]), (&json!(1), &json!("caller_hung_up")));
+    let heard = loser.recording().agent;
+    assert_eq!(audio::only(AGENT_LAST, &heard).len(), 500 * 8, "answered after it\n{}", loser.trace_text());
+    assert_eq!(loser.said().len(), 2, "asked to wait at once and at the sixth attempt: {:?}", loser.said());
+
+    let lines = ["At your service.", "First words.", "At nine or later.", "Second words.", "You are welcome."];
+    assert_eq!(told(&kept), lines, "{}", talker.trace_text());
+    assert_eq!((&kept["resumes"], talker.streams().len()), (&json!(0), 1));
+    let [tool] = &kept["tools"].as_array().expect("a list")[..] else { panic!("one tool: {kept}") };
+    assert_eq!((&tool["outcome"], &tool["result"]), (&json!("ok"), &json!(FREE)));
+    assert_eq!(world.tandem.tools.requests().all().len(), 1, "the tool ran once");
+    assert!(world.metric("tandem_call_records_dropped_total").await < 1.0, "something was dropped");
+}
+
+async fn greeted(world: &World, agent: &Agent) -> (CallHandle, SessionHandle) {
+    let call = world.call(agent, Caller::new().wait_until_agent_quiet());
+    let session = world.session(agent, 0).await;
+    responses(&session, 1).await;
+    (call, session)
+}
+
+/// The caller asks and hears the answer; `count` is how many responses the session has had then.
+async fn turn(call: &CallHandle, session: &SessionHandle, count: usize, text: &str) {
+    let before = audio::only(AGENT_NEXT, &call.recording().agent).len();
+    session.push_reply(Reply::speech(audio::clip(AGENT_NEXT, 500, text)));
+    call.then(Caller::new().say(audio::voice(CALLER, 500)).wait_until_agent_quiet());
+    responses(session, count).await;
+    crate::world::heard(call, AGENT_NEXT, before / 8 + 500).await;
+}
+
+async fn responses(session: &SessionHandle, count: usize) {
+    let done = |session: &Session| session.record().responses.len() >= count;
+    session.wait_for(done, LIMIT).await.expect("a response is over");
+}
+
+fn told(record: &Value) -> Vec<&str> {
+    let lines = record["transcript"].as_array().expect("a list");
+    lines.iter().map(|line| line["text"].as_str().unwrap_or_default()).collect()
+}
