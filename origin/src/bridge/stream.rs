@@ -43,8 +43,11 @@ use crate::usage::Usage;
 const START_LIMIT: Duration = Duration::from_secs(5);
 /// How long a stream may wait for the database, which may hang without a word. Then the call is better held by Twilio.
 const ADMIT_LIMIT: Duration = Duration::from_secs(4);
-/// How long a stream waits for the records of the one before it. The caller hears nothing meanwhile.
+/// How long a stream that ends waits until what it told is written. The caller hears nothing meanwhile.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+/// How long the next one waits for that: just after an outage the writer may have the pool's two seconds of waiting for a
+/// connection still to go.
+const CATCH_UP_LIMIT: Duration = Duration::from_millis(2500);
 /// The same for the note that the call has to go elsewhere.
 const NOTE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -186,7 +189,7 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let mut call = pin(&mut conn, &agent, &grant).await?;
     if call.resumes > 0 {
         // What the stream before has told is written, as long as the database keeps up. It is what is replayed.
-        let _ = timeout(FLUSH_LIMIT, app.recorder.flush()).await;
+        let _ = timeout(CATCH_UP_LIMIT, app.recorder.flush()).await;
         call = store::calls::by_call_sid(&mut conn, &call_sid).await?.ok_or(Refused::NotOurs)?;
     }
     let steps = store::call_steps::count(&mut conn, call.id).await?;
