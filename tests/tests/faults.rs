@@ -60,7 +60,7 @@ async fn every_event_counts_once_while_the_origin_and_postgres_are_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_event_counts_once_while_the_queue_refuses_too() {
-    let figures = run(1_000, true).await.unwrap_or_else(|error| panic!("{error:?}"));
+    let figures = run(5_000, true).await.unwrap_or_else(|error| panic!("{error:?}"));
     assert!(figures.queue.kept == 0 && figures.queue.refused > 0, "the queue refused no event");
     let others = figures.failures.keys().filter(|status| **status != 503).collect::<Vec<_>>();
     assert!(others.is_empty(), "the edge says that it is unavailable, and nothing else: {others:?}");

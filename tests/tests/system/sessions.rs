@@ -68,7 +68,7 @@ async fn the_caller_speaks_into_it(world: &World, agent: &Agent) {
     call.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 3_000)).wait_until_agent_quiet().hang_up());
     let speaking = |session: &Session| session.record().sent.iter().any(|sent| sent.kind.ends_with("speech_started"));
     first.wait_for(speaking, LIMIT).await.expect("the caller is heard");
-    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     first.drop_connection();
     world.over(&call, EndReason::CallerHungUp).await;
     let second = world.session(agent, 1).await;

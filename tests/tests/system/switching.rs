@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tests::openai::{Reply, Session};
-use tests::tandem::EDGE_URL;
+use tests::stack::link::Link;
+use tests::tandem::{EDGE_URL, STREAM_URL};
 use tests::twilio::{Caller, EndReason};
 use tests::vapi::{Facts, History, Script, ToolCall, messages, tone, validate_answer, validate_tool_answer};
 use time::OffsetDateTime;
@@ -103,8 +104,11 @@ async fn messages_of_a_later_call(world: &World, agent: &Agent) {
 
 /// The agent goes to Vapi while a call of it is bridged.
 async fn to_vapi(world: &World, agent: &Agent) {
+    let door = Link::start(world.tandem.origin.address()).await.expect("a port is free");
+    world.tandem.hosts.map(STREAM_URL, &door.base_url());
     let call = world.call(agent, Caller::new());
     let session = world.session(agent, 0).await;
+    world.tandem.hosts.map(STREAM_URL, &world.tandem.origin.base_url());
     call.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 400)).wait_until_agent_quiet());
     let responses = |count| move |session: &Session| session.record().responses.len() >= count;
     session.wait_for(responses(1), LIMIT).await.expect("the caller is answered");
@@ -117,8 +121,8 @@ async fn to_vapi(world: &World, agent: &Agent) {
     let is_told = |record: &Value| record["transcript"][3]["heardMs"] == 500;
     world.tandem.call_when(call.sid().as_str(), is_told).await.or_tell(&call, "what was heard is not on record");
 
-    // Also when it loses its session: the call belongs to the system that it began on.
-    session.drop_connection();
+    // Also when it loses its stream: the call belongs to the system that it began on.
+    door.cut().await.expect("the door lives");
     let second = world.session(agent, 1).await;
     call.then(Caller::new().say(audio::voice(CALLER, 400)).wait_until_agent_quiet().hang_up());
     second.wait_for(responses(1), LIMIT).await.expect("the caller is answered in a new session");

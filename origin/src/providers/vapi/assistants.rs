@@ -23,8 +23,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The longest prompts are far below it.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// Vapi's default; the most that it allows is 1,000.
+/// Vapi's default.
 const PAGE: usize = 100;
+/// The most that Vapi gives at once, for more of one instant than a page holds.
+const LARGEST_PAGE: usize = 1_000;
 /// More assistants than any organisation has; stops a list that does not end.
 const MAX_ASSISTANTS: usize = 20_000;
 
@@ -79,14 +81,15 @@ impl<'a> Reader<'a> {
     pub async fn assistants(&self) -> Result<Vec<Value>, ReadError> {
         let mut all: Vec<Value> = Vec::new();
         let mut oldest: Option<String> = None;
+        let mut limit = PAGE;
         while all.len() < MAX_ASSISTANTS {
-            let limit = PAGE.to_string();
-            let mut query = vec![("limit", limit.as_str())];
+            let limit_text = limit.to_string();
+            let mut query = vec![("limit", limit_text.as_str())];
             // Vapi pages by date. Assistants made in the same instant come twice, which is seen by their ids.
             query.extend(oldest.as_deref().map(|date| ("createdAtLe", date)));
             let page = self.get(&["assistant"], &query).await?;
             let Some(Value::Array(page)) = page else { return Err(ReadError::Unreadable("/assistant".to_owned())) };
-            let is_last = page.len() < PAGE;
+            let is_last = page.len() < limit;
             let before = all.len();
             for assistant in page {
                 if !all.iter().any(|known| known["id"] == assistant["id"]) {
@@ -95,9 +98,14 @@ impl<'a> Reader<'a> {
             }
             let date = all.iter().filter_map(|assistant| assistant["createdAt"].as_str()).min();
             oldest = date.map(str::to_owned);
-            if is_last || all.len() == before || oldest.is_none() {
+            if is_last || oldest.is_none() {
                 break;
             }
+            limit = match all.len() == before {
+                false => PAGE,
+                true if limit < LARGEST_PAGE => LARGEST_PAGE,
+                true => return Err(ReadError::Unreadable("/assistant".to_owned())),
+            };
         }
         Ok(all)
     }
