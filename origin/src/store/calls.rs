@@ -274,14 +274,6 @@ pub async fn set_vapi_call_id(conn: &mut PgConnection, id: CallId, vapi_call_id:
     Ok(())
 }
 
-/// Joins a call that Vapi named to its name at Twilio.
-pub async fn set_call_sid(conn: &mut PgConnection, id: CallId, call_sid: &CallSid) -> Result<()> {
-    sqlx::query!("update calls set call_sid = $2 where id = $1 and call_sid is null", id.0, call_sid.as_str())
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
 /// Notes who calls whom, as far as that is not known yet.
 pub async fn set_parties(
     conn: &mut PgConnection,

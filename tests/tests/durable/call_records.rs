@@ -124,19 +124,7 @@ async fn a_call_that_went_to_vapi_keeps_what_was_said_before() {
 async fn tools_that_ran_for_vapi_are_on_record() {
     let server = ToolServer::start().await.expect("a tool server");
     let world = World::start().await;
-    for name in ["get_slots", "fails"] {
-        world
-            .execute(&format!(
-                "with tool as (
-                     insert into tools (id, project_id, name, target_url, secret, timeout_ms)
-                     values (gen_random_uuid(), '{}', '{name}', '{}', 'tool-secret', 5000) returning id, project_id)
-                 insert into agent_tools (project_id, agent_id, tool_id) select project_id, '{}', id from tool",
-                world.project,
-                server.url(),
-                world.reception
-            ))
-            .await;
-    }
+    world.add_tools(&server, &["get_slots", "fails"]).await;
     for (id, name) in [("call_1", "get_slots"), ("call_2", "fails")] {
         let function = json!({ "name": name, "arguments": { "date": "2026-11-24" } });
         let call = json!({ "id": id, "type": "function", "function": function });

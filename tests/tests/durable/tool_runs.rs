@@ -9,19 +9,7 @@ use crate::world::{Answer, World, eventually, message};
 /// A world whose agent has these tools.
 async fn with_tools(server: &ToolServer, names: &[&str]) -> World {
     let world = World::start().await;
-    for name in names {
-        world
-            .execute(&format!(
-                "with tool as (
-                     insert into tools (id, project_id, name, target_url, secret, timeout_ms)
-                     values (gen_random_uuid(), '{}', '{name}', '{}', 'tool-secret', 5000) returning id, project_id)
-                 insert into agent_tools (project_id, agent_id, tool_id) select project_id, '{}', id from tool",
-                world.project,
-                server.url(),
-                world.reception
-            ))
-            .await;
-    }
+    world.add_tools(server, names).await;
     world
 }
 

@@ -17,6 +17,7 @@ use sqlx::{AssertSqlSafe, Executor as _, query_scalar};
 use tests::cloudflare::{KvApi, KvApiOptions};
 use tests::stack::origin::Origin;
 use tests::stack::postgres::Postgres;
+use tests::tool_server::ToolServer;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
@@ -195,6 +196,22 @@ impl World {
         let call = calls["items"].as_array().into_iter().flatten().find(|call| call["vapiCallId"] == id);
         let id = call.and_then(|call| call["id"].as_str()).expect("the call is known");
         self.get(&format!("/api/calls/{id}")).await.body
+    }
+
+    /// Gives the agent on Vapi these tools of the server.
+    pub(crate) async fn add_tools(&self, server: &ToolServer, names: &[&str]) {
+        for name in names {
+            self.execute(&format!(
+                "with tool as (
+                     insert into tools (id, project_id, name, target_url, secret, timeout_ms)
+                     values (gen_random_uuid(), '{}', '{name}', '{}', 'tool-secret', 5000) returning id, project_id)
+                 insert into agent_tools (project_id, agent_id, tool_id) select project_id, '{}', id from tool",
+                self.project,
+                server.url(),
+                self.reception
+            ))
+            .await;
+        }
     }
 
     /// Runs SQL.
