@@ -3,6 +3,7 @@
 //! Exit code 0: all is well; 1: something is not, or the command failed. `import` has more, see its help.
 
 pub(crate) mod dead_letters;
+pub(crate) mod events;
 pub(crate) mod import;
 pub(crate) mod replica;
 pub(crate) mod route;

@@ -4,6 +4,7 @@
 //! (`switching`, `replication`), and that to `store`, `providers` and `jobs`.
 
 pub mod answering;
+pub mod audit;
 pub mod bridge;
 pub mod calls;
 pub mod config;

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::dead_letters::DeadLettersCommand;
+use crate::commands::events::EventsCommand;
 use crate::commands::import::ImportCommand;
 use crate::commands::replica::ReplicaCommand;
 use crate::commands::route::RouteCommand;
@@ -68,6 +69,9 @@ enum Command {
     /// List and replay events that could not be delivered.
     #[command(subcommand)]
     Deadletters(DeadLettersCommand),
+    /// Verify the audit log.
+    #[command(subcommand)]
+    Events(EventsCommand),
     /// Make agents of what another service holds.
     #[command(subcommand)]
     Import(ImportCommand),
@@ -112,6 +116,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Route(command) => return commands::route::run(command).await,
         Command::Replica(command) => return commands::replica::run(command).await,
         Command::Deadletters(command) => return commands::dead_letters::run(command).await,
+        Command::Events(command) => return commands::events::run(command).await,
         Command::Import(command) => return commands::import::run(command).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,8 @@
 //! The control plane against a real Postgres: the schema, switching an agent over HTTP, and replication to a store that
 //! fails in every way Cloudflare's does.
 
+#[path = "control/audit.rs"]
+mod audit;
 #[path = "control/calls.rs"]
 mod calls;
 #[path = "control/harness.rs"]

@@ -1,4 +1,8 @@
 //! The audit log. It can be read and added to; the database refuses everything else.
+//!
+//! The events of a project are a chain, see [`chain`]. An event takes its place in it when its transaction commits.
+
+pub mod chain;
 
 use std::fmt;
 
@@ -74,7 +78,7 @@ impl<'a> NewEvent<'a> {
 /// Something that was logged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Grows with time.
+    /// Its name.
     pub id: i64,
     /// A dotted word.
     pub kind: String,
@@ -96,56 +100,46 @@ pub struct Event {
     pub at: OffsetDateTime,
 }
 
+/// When an event is logged only once.
+#[derive(Clone, Copy)]
+enum Once<'a> {
+    /// It is always logged.
+    Never,
+    /// One with this key, ever.
+    Ever(&'a str),
+    /// One with this key in a minute of the clock.
+    InMinute(&'a str),
+}
+
 /// Logs an event.
 pub async fn append(conn: &mut PgConnection, event: &NewEvent<'_>) -> Result<()> {
-    sqlx::query!(
-        "insert into event_log (project_id, agent_id, number_id, call_id, type, actor, before, after, details)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        event.project_id.0,
-        event.agent_id.map(|id| id.0),
-        event.number_id.map(|id| id.0),
-        event.call_id.map(|id| id.0),
-        event.kind,
-        event.actor.to_string(),
-        event.before,
-        event.after,
-        event.details
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+    insert(conn, event, Once::Never).await
 }
 
 /// Logs an event unless one of this type in the project, and `alike` in what the caller tells them apart by, was logged
 /// before: what a sender repeats is logged once.
 pub async fn append_once(conn: &mut PgConnection, event: &NewEvent<'_>, alike: &str) -> Result<()> {
-    sqlx::query!(
-        "insert into event_log (project_id, agent_id, number_id, call_id, type, actor, before, after, details, once)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, concat_ws(' ', $5::text, $1::uuid, $10::text))
-         on conflict (once) do nothing",
-        event.project_id.0,
-        event.agent_id.map(|id| id.0),
-        event.number_id.map(|id| id.0),
-        event.call_id.map(|id| id.0),
-        event.kind,
-        event.actor.to_string(),
-        event.before,
-        event.after,
-        event.details,
-        alike
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+    insert(conn, event, Once::Ever(&format!("{} {} {alike}", event.kind, event.project_id))).await
 }
 
 /// Logs an event unless one of this type about the agent, and `alike` in what the caller tells them apart by, was logged
 /// in the same minute of the clock. It bounds what a sender can make us write.
 pub async fn append_once_a_minute(conn: &mut PgConnection, event: &NewEvent<'_>, alike: &str) -> Result<()> {
+    let agent = event.agent_id.map(|id| format!(" {id}")).unwrap_or_default();
+    insert(conn, event, Once::InMinute(&format!("{} {}{agent} {alike}", event.kind, event.project_id))).await
+}
+
+/// The event's place in the chain is given by the database when the transaction commits.
+async fn insert(conn: &mut PgConnection, event: &NewEvent<'_>, once: Once<'_>) -> Result<()> {
+    let (key, in_minute) = match once {
+        Once::Never => (None, false),
+        Once::Ever(key) => (Some(key), false),
+        Once::InMinute(key) => (Some(key), true),
+    };
     sqlx::query!(
         r#"insert into event_log (project_id, agent_id, number_id, call_id, type, actor, before, after, details, at, once)
            select $1, $2, $3, $4, $5, $6, $7, $8, $9, moment,
-                  concat_ws(' ', $5::text, $1::uuid, $2::uuid, $10::text, to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI'))
+                  $10::text || case when $11 then to_char(moment at time zone 'UTC', ' YYYY-MM-DD"T"HH24:MI') else '' end
            from clock_timestamp() moment
            on conflict (once) do nothing"#,
         event.project_id.0,
@@ -157,7 +151,8 @@ pub async fn append_once_a_minute(conn: &mut PgConnection, event: &NewEvent<'_>,
         event.before,
         event.after,
         event.details,
-        alike
+        key,
+        in_minute
     )
     .execute(conn)
     .await?;
@@ -194,7 +189,7 @@ impl From<Row> for Event {
     }
 }
 
-/// The project's newest events; with `agent`, only that agent's.
+/// The project's newest events; with `agent`, only that agent's. Newest is what was committed last.
 pub async fn list(
     conn: &mut PgConnection,
     project: ProjectId,
@@ -205,7 +200,7 @@ pub async fn list(
         Row,
         "select id, type as kind, actor, agent_id, number_id, call_id, before, after, details, at
          from event_log where project_id = $1 and ($2::uuid is null or agent_id = $2)
-         order by id desc limit $3",
+         order by position desc limit $3",
         project.0,
         agent.map(|id| id.0),
         limit

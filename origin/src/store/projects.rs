@@ -27,3 +27,9 @@ pub async fn find(conn: &mut PgConnection, name_or_id: &str) -> Result<Option<Pr
         .await?;
     Ok(id.map(ProjectId))
 }
+
+/// Every project's id and name, in the order of names.
+pub async fn all(conn: &mut PgConnection) -> Result<Vec<(ProjectId, String)>> {
+    let rows = sqlx::query!("select id, name from projects order by name").fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|row| (ProjectId(row.id), row.name)).collect())
+}
