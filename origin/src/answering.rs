@@ -123,7 +123,7 @@ async fn take_up(app: &App, incoming: &Incoming<'_>, call: &Call) -> Result<Stri
         return Ok(answer::hang_up());
     }
     if before.is_none() && (1..MAX_RESUMES).contains(&call.resumes) && incoming.attempt == 1 {
-        return Ok(answer::hold(incoming.base, answer::path::RESUME, incoming.attempt));
+        return Ok(answer::hold_after_failure(incoming.base, incoming.attempt));
     }
     let resumption = match before {
         Some(before) => before,

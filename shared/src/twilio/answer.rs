@@ -33,9 +33,12 @@ struct Patience {
 
 /// Nobody has spoken with the caller yet, who may as well call again: some 10 s.
 const ARRIVING: Patience = Patience { attempts: 3, spoken_every: 1, after_line: 2, without_line: 2 };
-/// A conversation is worth more: at least one and a half minutes with an origin that refuses at once, over two while it
-/// waits a second for its database each time. Twilio documents no bound on voice documents; for messages it is 50.
-const IN_CONVERSATION: Patience = Patience { attempts: 45, spoken_every: 5, after_line: 1, without_line: 2 };
+/// A conversation is worth more: at least one and a half minutes with an origin that refuses at once, twice that while it
+/// waits a second for its database each time. An origin that is back is asked within little more than a second, the
+/// shortest pause that Twilio knows. Twilio documents no bound on voice documents; for messages it is 50.
+const IN_CONVERSATION: Patience = Patience { attempts: 90, spoken_every: 10, after_line: 0, without_line: 1 };
+/// The origin is there and streams fail, which takes longer to pass.
+const AFTER_FAILURE: Patience = Patience { after_line: 1, spoken_every: 1, ..IN_CONVERSATION };
 
 impl Patience {
     fn of(path: &str) -> &'static Self {
@@ -93,17 +96,27 @@ pub fn dial(number: &E164) -> String {
 /// Keeps the caller while the origin cannot be reached, for longer in a call that comes back to [`path::RESUME`] than in
 /// one that arrives. `attempt` counts from 1; after the last one, an apology.
 pub fn hold(base: &str, path: &str, attempt: u32) -> String {
-    if !may_hold(path, attempt) {
+    wait(Patience::of(path), base, path, attempt)
+}
+
+/// Keeps a caller whose stream was lost more than once, before it is opened again.
+pub fn hold_after_failure(base: &str, attempt: u32) -> String {
+    wait(&AFTER_FAILURE, base, path::RESUME, attempt)
+}
+
+fn wait(patience: &Patience, base: &str, path: &str, attempt: u32) -> String {
+    if attempt > patience.attempts {
         return apologise();
     }
-    let patience = Patience::of(path);
-    let next =
-        Verb::Redirect(format!("{base}{path}{}attempt={}", if path.contains('?') { '&' } else { '?' }, attempt + 1));
-    if attempt.saturating_sub(1).is_multiple_of(patience.spoken_every) {
-        render(&[Verb::Say("One moment, please.".to_owned()), Verb::Pause(patience.after_line), next])
+    let (line, seconds) = if attempt.saturating_sub(1).is_multiple_of(patience.spoken_every) {
+        (Some(Verb::Say("One moment, please.".to_owned())), patience.after_line)
     } else {
-        render(&[Verb::Pause(patience.without_line), next])
-    }
+        (None, patience.without_line)
+    };
+    let pause = (seconds > 0).then_some(Verb::Pause(seconds));
+    let next = format!("{base}{path}{}attempt={}", if path.contains('?') { '&' } else { '?' }, attempt + 1);
+    let verbs: Vec<Verb> = line.into_iter().chain(pause).chain([Verb::Redirect(next)]).collect();
+    render(&verbs)
 }
 
 /// Whether the caller is asked to wait once more.
@@ -192,23 +205,26 @@ mod tests {
     #[test]
     fn a_conversation_is_held_for_one_and_a_half_minutes() {
         for path in [path::RESUME, "/twilio/resume?after=2&dialled=busy"] {
-            let (mut attempt, mut paused, mut spoken) = (1, 0, Vec::new());
+            let (mut attempt, mut paused, mut spoken) = (1, 0_usize, Vec::new());
             loop {
                 let twiml = hold("https://edge.example", path, attempt);
-                let Some(pause) = twiml.split("length=\"").nth(1).and_then(|rest| rest.split('"').next()) else {
+                if twiml == apologise() {
                     break;
-                };
+                }
                 assert!(twiml.contains(&format!("attempt={}</Redirect>", attempt + 1)), "{twiml}");
-                paused += pause.parse::<u32>().unwrap();
-                if twiml.contains("<Say>") {
+                // An origin that is back is asked at most a second later, whatever the caller hears.
+                let seconds = twiml.matches("<Pause length=\"1\"/>").count();
+                let lines = twiml.matches("<Say>").count();
+                assert_eq!((seconds + lines, twiml.matches("<Pause").count()), (1, seconds), "{twiml}");
+                paused += seconds;
+                if lines > 0 {
                     spoken.push(attempt);
                 }
                 attempt += 1;
             }
-            assert_eq!(hold("https://edge.example", path, attempt), apologise());
-            // Each line takes a second more.
-            assert!(paused + u32::try_from(spoken.len()).unwrap() >= 90, "{paused} s, {spoken:?}");
-            assert_eq!((spoken[..3].to_vec(), attempt), (vec![1, 6, 11], 46));
+            // Each line takes a second.
+            assert!(paused + spoken.len() >= 90, "{paused} s, {spoken:?}");
+            assert_eq!((spoken[..3].to_vec(), attempt), (vec![1, 11, 21], 91));
         }
     }
 
