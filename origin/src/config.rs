@@ -64,7 +64,7 @@ pub struct OpenAi {
     pub realtime_url: Url,
     /// `OPENAI_MODEL`: for agents that name none; default `gpt-realtime-2.1`.
     pub model: String,
-    /// `OPENAI_SESSION_SECONDS`: how long a session lasts, where OpenAI does not say; default 3600.
+    /// `OPENAI_SESSION_SECONDS`: how long a session is used at most, less if OpenAI says so; default 3600.
     pub session_lasts: Duration,
 }
 

@@ -51,7 +51,7 @@ pub enum Occasion {
 pub struct Session {
     /// Its socket.
     pub socket: Socket,
-    /// When OpenAI ends it.
+    /// When OpenAI ends it, or the configuration, if that is earlier.
     pub ends_at: Instant,
     /// Who answers the caller's turns.
     pub turns: Turns,
@@ -164,7 +164,7 @@ impl Opener<'_> {
         while let Some(Ok(message)) = socket.next().await {
             let Message::Text(text) = message else { continue };
             match Told::read(&text) {
-                Told::Ends { at_unix_s } => ends_at = instant_of(at_unix_s).unwrap_or(ends_at),
+                Told::Ends { at_unix_s } => ends_at = instant_of(at_unix_s).map_or(ends_at, |told| told.min(ends_at)),
                 Told::Confirmed(turns) => return Ok(Session { socket, ends_at, turns }),
                 Told::Refused(why) => return Err(why),
                 Told::Nothing => {}
