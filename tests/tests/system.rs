@@ -21,6 +21,8 @@ mod loss;
 mod outage;
 #[path = "system/records.rs"]
 mod records;
+#[path = "system/refusals.rs"]
+mod refusals;
 #[path = "system/sessions.rs"]
 mod sessions;
 #[path = "system/speech.rs"]

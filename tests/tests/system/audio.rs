@@ -42,6 +42,12 @@ pub(crate) fn only(voice: u8, recording: &[u8]) -> Vec<u8> {
     recording.iter().copied().filter(|byte| is_of(voice, *byte)).collect()
 }
 
+/// Whether anybody is heard.
+pub(crate) fn is_sound(recording: &[u8]) -> bool {
+    // 0xFF and 0x7F are silence in mu-law.
+    recording.iter().any(|byte| !matches!(byte, 0xff | 0x7f))
+}
+
 /// The same as words of the agent.
 pub(crate) fn clip(of: u8, ms: usize, text: &str) -> Clip {
     Clip { name: format!("voice {of}"), text: text.to_owned(), mulaw: voice(of, ms) }

@@ -1,17 +1,15 @@
-//! Calls that leave an origin: one that stops, one that died with another behind the same name, one that has as many
-//! calls as it may.
+//! Calls that leave an origin: one that stops, and one that dies, with another behind the same name or started again.
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::openai::Reply;
 use tests::tandem::Options;
-use tests::twilio::{CallHandle, Callee, Caller, EndReason, What};
-use tests::vapi::Script;
+use tests::twilio::{Caller, EndReason, Purpose, TraceEntry, What};
 
 use crate::audio::{self, AGENT, AGENT_LAST, AGENT_LONG, AGENT_NEXT, CALLER};
-use crate::survival::{APOLOGY, PERSON, answers_in_mid_sentence, dialled, report_pause, roles_and_texts};
-use crate::world::{LIMIT, OrTell, Spec, World, heard, model, send};
+use crate::survival::{answers_in_mid_sentence, report_pause, roles_and_texts};
+use crate::world::{LIMIT, OrTell, Spec, World, heard, model, send, started};
 
 /// How long calls may go on after the request to stop, in seconds.
 const DRAIN_S: u64 = 8;
@@ -66,53 +64,6 @@ async fn until<F: Future<Output = bool>>(is_so: impl Fn() -> F) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_call_too_many_is_handed_on() {
-    let env = vec![("MAX_LIVE_CALLS".to_owned(), "1".to_owned())];
-    let world = World::start(Options { openai: model(), origin_env: env, ..Options::default() }).await;
-    world.tandem.vapi.set_script(Script::new().say("Hello from Vapi.", audio::voice(AGENT_NEXT, 600)));
-    let bridged = Spec::bridged();
-    let [first, second, third, fourth] = world
-        .agents([bridged, bridged, bridged.handing_over("none").falling_back_to(PERSON), bridged.handing_over("none")])
-        .await;
-    let live = world.call(&first, Caller::new());
-    heard(&live, AGENT, 600).await;
-
-    let call = world.call(&second, Caller::new().wait_until_agent_quiet().hang_up());
-    let record = world.over(&call, EndReason::CallerHungUp).await;
-    assert_eq!(audio::only(AGENT_NEXT, &call.recording().agent).len(), 600 * 8, "{}", call.trace_text());
-    assert_eq!((&record["systemType"], &record["pinReason"]), (&Value::from("vapi"), &Value::from("at_capacity")));
-    assert!(world.sessions(&second).is_empty());
-    let moved: Vec<_> = world.events(&second).await.into_iter().filter(|event| event["type"] == "call.moved").collect();
-    assert_eq!((moved.len(), &moved[0]["details"]["reason"]), (1, &Value::from("at_capacity")));
-
-    world.tandem.twilio.set_callee(PERSON, Callee::answers_for_ms(500));
-    let call = world.call(&third, Caller::new());
-    assert_eq!(call.wait_ended(LIMIT).await.or_tell(&call, "it goes on"), EndReason::HungUp);
-    assert_eq!(dialled(&call), Some((PERSON.to_owned(), "completed".to_owned())), "{}", call.trace_text());
-    assert_eq!(not_taken(&world, &call).await, "at_capacity");
-
-    let call = world.call(&fourth, Caller::new());
-    assert_eq!(call.wait_ended(LIMIT).await.or_tell(&call, "it goes on"), EndReason::HungUp);
-    assert!(call.said().last().is_some_and(|said| said.starts_with(APOLOGY)), "{}", call.trace_text());
-    assert_eq!(not_taken(&world, &call).await, "at_capacity");
-    assert_eq!(world.rejections(&fourth).await, ["at_capacity"]);
-
-    live.hang_up();
-    world.over(&live, EndReason::CallerHungUp).await;
-    let again = world.call(&second, Caller::new().wait_until_agent_quiet().hang_up());
-    let record = world.over(&again, EndReason::CallerHungUp).await;
-    assert_eq!((&record["systemType"], &record["pinReason"]), (&Value::from("openai-realtime"), &Value::Null));
-}
-
-/// Why nobody took a call.
-async fn not_taken(world: &World, call: &CallHandle) -> Value {
-    let is_over = |record: &Value| record["status"] == "ended";
-    let record = world.tandem.call_when(call.sid().as_str(), is_over).await.or_tell(call, "the record");
-    assert_eq!(record["endReason"], "agent_unavailable");
-    record["pinReason"].clone()
-}
-
 /// The machine dies in mid-sentence, and another one has its names.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_origin_takes_up_the_calls_of_one_that_died() {
@@ -132,4 +83,47 @@ async fn another_origin_takes_up_the_calls_of_one_that_died() {
     call.then(Caller::new().say(audio::voice(CALLER, 400)).wait_until_agent_quiet().hang_up());
     assert_eq!(call.wait_ended(LIMIT).await.or_tell(&call, "it does not end"), EndReason::CallerHungUp);
     assert!(!call.trace().iter().any(|entry| matches!(&entry.what, What::Verb { name, .. } if name == "Say")));
+}
+
+/// The only machine dies in mid-sentence and is back after a while: whoever asks then, and they ask every second, is
+/// answered at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_is_back_as_soon_as_the_origin_is() {
+    let mut world = World::default().await;
+    let [agent] = world.agents([Spec::listening()]).await;
+    let words = audio::words(60);
+    let call = answers_in_mid_sentence(&world, &agent, Reply::speech(audio::clip(AGENT_LONG, 15_000, &words))).await;
+    world.tandem.openai.next_session_says(vec![Reply::speech(audio::clip(AGENT_LAST, 500, "As I said."))]);
+    world.tandem.origin.kill().await.expect("it can be killed");
+    let died = Instant::now();
+    let asks_again = |what: &What| is_resume(what) && matches!(what, What::Webhook { url, .. } if url.ends_with("=4"));
+    call.wait_for(LIMIT, asks_again).await.or_tell(&call, "the caller is not held");
+    let starts = Instant::now();
+    world.tandem.origin.start_again().await.expect("it starts again");
+    let reachable = Instant::now();
+    heard(&call, AGENT_LAST, 100).await;
+    report_pause("kill -9, the same origin again, since its death", died);
+    report_pause("kill -9, the same origin again, since it is reachable", reachable);
+    println!("the origin takes {} ms to start", (reachable - starts).as_millis());
+
+    let reached_ms = u64::try_from(reachable.duration_since(call.began_at()).as_millis()).expect("it is not long");
+    let trace = call.trace();
+    let back_ms = trace.iter().rev().find(|entry| started(&entry.what)).expect("there is a stream").at_ms;
+    println!("the stream is back {} ms after the origin is reachable", back_ms.saturating_sub(reached_ms));
+    // An entry is made when the answer has come.
+    let asked_since = |entry: &&TraceEntry| matches!(entry.what, What::Webhook { took_us, .. } if is_resume(&entry.what) && entry.at_ms > reached_ms + took_us / 1000);
+    assert!(trace.iter().filter(asked_since).count() <= 1, "held although the origin is there\n{}", call.trace_text());
+    let pauses = trace.iter().filter_map(|entry| match &entry.what {
+        What::Verb { name, detail } if name == "Pause" => Some(detail.clone()),
+        _ => None,
+    });
+    assert!(pauses.clone().count() >= 2 && pauses.clone().all(|detail| detail == "1 s"), "{}", call.trace_text());
+    call.hang_up();
+    let record = world.over(&call, EndReason::CallerHungUp).await;
+    assert_eq!(record["resumes"], 1);
+    assert_eq!(roles_and_texts(&world.session(&agent, 1).await)[0], ("user".to_owned(), "First words.".to_owned()));
+}
+
+fn is_resume(what: &What) -> bool {
+    matches!(what, What::Webhook { purpose: Purpose::Redirect, url, .. } if url.contains("/twilio/resume"))
 }

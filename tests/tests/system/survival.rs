@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tests::openai::{Reply, Session, SessionHandle};
-use tests::twilio::{CallHandle, Caller, What};
+use tests::twilio::{CallHandle, Caller, EndReason, What};
 
-use crate::audio::{self, AGENT_LONG, CALLER};
+use crate::audio::{self, AGENT_LONG, AGENT_NEXT, CALLER};
 use crate::world::{Agent, OrTell, World, heard};
 
 pub(crate) const APOLOGY: &str = "We are sorry, we cannot take your call right now.";
 pub(crate) const PERSON: &str = "+15550300001";
+/// 20 ms of a recording.
+const FRAME: usize = 160;
 
 /// Prints how long the caller has heard nothing, for the report.
 pub(crate) fn report_pause(what: &str, since: Instant) {
@@ -24,6 +27,23 @@ pub(crate) fn report_silence(what: &str, call: &CallHandle, since: Duration) {
     println!("PAUSE {what}: {}", longest.map_or("under 500 ms".to_owned(), |ms| format!("{ms} ms of dead air")));
 }
 
+/// How long the caller waited in each turn for the agent's first sound after the last of their own words, in milliseconds.
+pub(crate) fn waits_ms(call: &CallHandle) -> Vec<usize> {
+    let recording = call.recording();
+    let frames = recording.caller.chunks(FRAME).zip(recording.agent.chunks(FRAME));
+    let (mut waits, mut waiting) = (Vec::new(), None);
+    for (caller, agent) in frames {
+        if !audio::only(CALLER, caller).is_empty() {
+            waiting = Some(0);
+        } else if audio::is_sound(agent) {
+            waits.extend(waiting.take());
+        } else if let Some(ms) = &mut waiting {
+            *ms += FRAME / 8;
+        }
+    }
+    waits
+}
+
 /// A call to an agent that waits for its caller, who has asked; the answer, in the voice `AGENT_LONG`, is being spoken
 /// and the question is on record.
 pub(crate) async fn answers_in_mid_sentence(world: &World, agent: &Agent, answer: Reply) -> CallHandle {
@@ -32,7 +52,7 @@ pub(crate) async fn answers_in_mid_sentence(world: &World, agent: &Agent, answer
     session.push_reply(answer);
     call.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 500)));
     heard(&call, AGENT_LONG, 1000).await;
-    let is_told = |record: &serde_json::Value| record["transcript"][0]["text"] == "First words.";
+    let is_told = |record: &Value| record["transcript"][0]["text"] == "First words.";
     world.tandem.call_when(call.sid().as_str(), is_told).await.or_tell(&call, "the question is not on record");
     call
 }
@@ -42,7 +62,7 @@ pub(crate) fn roles_and_texts(session: &SessionHandle) -> Vec<(String, String)> 
     session.read(|session: &Session| {
         let created = session.record().received("conversation.item.create");
         let messages = created.iter().map(|event| &event["item"]).filter(|item| item["type"] == "message");
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         messages
             .filter(|item| item["role"] != "system")
             .map(|item| (text(&item["role"]), text(&item["content"][0]["text"])))
@@ -56,4 +76,12 @@ pub(crate) fn dialled(call: &CallHandle) -> Option<(String, String)> {
         What::Dialled { number, status } => Some((number, status)),
         _ => None,
     })
+}
+
+/// Vapi has run the call to its end, pinned there with the reason, and the caller has heard all that it said.
+pub(crate) async fn at_vapi(world: &World, call: &CallHandle, reason: &str, ms: usize) {
+    let record = world.over(call, EndReason::CallerHungUp).await;
+    assert_eq!(audio::only(AGENT_NEXT, &call.recording().agent).len(), ms * 8, "{reason}\n{}", call.trace_text());
+    assert_eq!((&record["systemType"], &record["pinReason"]), (&Value::from("vapi"), &Value::from(reason)));
+    assert!(record["vapiCallId"].is_string(), "{record}");
 }
