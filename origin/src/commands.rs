@@ -5,6 +5,7 @@
 pub(crate) mod dead_letters;
 pub(crate) mod events;
 pub(crate) mod import;
+pub(crate) mod keys;
 pub(crate) mod replica;
 pub(crate) mod route;
 
@@ -15,7 +16,9 @@ use anyhow::Context as _;
 use origin::App;
 use origin::config::Config;
 use origin::providers::cloudflare::Kv;
-use origin::store;
+use origin::store::{self, projects};
+use shared::ProjectId;
+use sqlx::PgConnection;
 
 use crate::require_migrated;
 
@@ -33,6 +36,11 @@ fn kv(app: &App) -> anyhow::Result<Kv> {
         "there is no access to Cloudflare: set CLOUDFLARE_ACCOUNT_ID, CLOUDFLARE_API_TOKEN and \
          CLOUDFLARE_KV_NAMESPACE_ID",
     )
+}
+
+/// A project by its name or id.
+async fn find_project(conn: &mut PgConnection, name_or_id: &str) -> anyhow::Result<ProjectId> {
+    projects::find(conn, name_or_id).await?.with_context(|| format!("there is no project {name_or_id:?}"))
 }
 
 fn exit_code(all_is_well: bool) -> ExitCode {

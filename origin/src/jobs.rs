@@ -1,21 +1,22 @@
 //! Jobs: work that must happen after a commit, kept in Postgres by the library `graphile_worker`.
 //!
-//! The library retries with growing delays. Its schema is its own; [`migrate`] brings it up to date.
+//! The library retries with growing delays. A job that logs events runs in [`scope`]. Its schema is its own; [`migrate`] brings it up to date.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use graphile_worker::{
-    Cron, TaskHandler as _, Worker, WorkerOptions, WorkerRecoveryConfig, WorkerShutdownConfig, WorkerUtils,
+    Cron, TaskHandler as _, Worker, WorkerContext, WorkerOptions, WorkerRecoveryConfig, WorkerShutdownConfig,
+    WorkerUtils,
 };
 use sqlx::{PgConnection, PgPool};
 
-use crate::App;
 use crate::late_events::LateEvents;
 use crate::reconcile::{self, Reconcile};
 use crate::replication::check::Sweep;
 use crate::replication::{Replicate, Replicator};
 use crate::retention::Prune;
+use crate::{App, request_id};
 
 /// Where the library keeps its tables.
 const SCHEMA: &str = "graphile_worker";
@@ -37,6 +38,11 @@ pub async fn migrate(db: &PgPool) -> anyhow::Result<()> {
 /// Whether the library's schema is there.
 pub async fn is_migrated(conn: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar("select to_regclass('graphile_worker.migrations') is not null").fetch_one(conn).await
+}
+
+/// Works under the job's own name, so that its events tell which job they are of.
+pub async fn scope<F: Future>(ctx: &WorkerContext, work: F) -> F::Output {
+    request_id::scope(format!("job-{}", ctx.job().id()), work).await
 }
 
 /// Runs jobs until the app shuts down.

@@ -18,7 +18,7 @@ use crate::inbox::{self, State};
 use crate::store::inbox::Waiting;
 use crate::store::{self, StoreError};
 use crate::telemetry::DeliveryLabels;
-use crate::{twilio_calls, vapi_calls};
+use crate::{jobs, twilio_calls, vapi_calls};
 
 /// Events looked at in one go.
 const BATCH: i64 = 100;
@@ -32,7 +32,7 @@ impl TaskHandler for LateEvents {
 
     async fn run(self, ctx: WorkerContext) -> impl IntoTaskHandlerResult {
         match ctx.get_ext::<Arc<App>>() {
-            Some(app) => run(app).await.map_err(|error| error.to_string()),
+            Some(app) => jobs::scope(&ctx, run(app)).await.map_err(|error| error.to_string()),
             None => Err("the job has no app".to_owned()),
         }
     }

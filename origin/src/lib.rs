@@ -25,6 +25,7 @@ pub mod providers;
 pub mod reconcile;
 pub mod recording;
 pub mod replication;
+pub mod request_id;
 pub mod retention;
 pub mod seed;
 pub mod steps;

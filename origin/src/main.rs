@@ -11,20 +11,22 @@ use axum::serve::ListenerExt as _;
 use clap::{Parser, Subcommand};
 use origin::config::{self, Config, LogFormat};
 use origin::seed::{self, VapiIds};
-use origin::store::api_keys::{self, Role};
-use origin::store::projects;
-use origin::{App, drain, http, jobs, keys, replication, store, telemetry};
+use origin::store::api_keys::Role;
+use origin::store::events::Actor;
+use origin::{App, drain, http, jobs, keys, replication, request_id, store, telemetry};
 use secrecy::ExposeSecret as _;
-use shared::{AssistantId, ProjectId};
+use shared::AssistantId;
 use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::commands::dead_letters::DeadLettersCommand;
 use crate::commands::events::EventsCommand;
 use crate::commands::import::ImportCommand;
+use crate::commands::keys::KeysCommand;
 use crate::commands::replica::ReplicaCommand;
 use crate::commands::route::RouteCommand;
 
@@ -77,22 +79,10 @@ enum Command {
     Import(ImportCommand),
 }
 
-#[derive(Debug, Subcommand)]
-enum KeysCommand {
-    /// Make a key and print it; it cannot be shown again.
-    Create {
-        /// The project's name or id.
-        #[arg(long)]
-        project: String,
-        /// `read` or `write`.
-        #[arg(long)]
-        role: Role,
-    },
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
+    // What a command changes, it changes under one name.
+    match request_id::scope(Uuid::now_v7().to_string(), Box::pin(run(Cli::parse()))).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("tandem: {error:#}");
@@ -112,7 +102,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let vapi = VapiIds { assistant_id: vapi_assistant_id, phone_number_id: vapi_phone_number_id };
             seed(&vapi, json).await?;
         }
-        Command::Keys(KeysCommand::Create { project, role }) => create_key(&project, role).await?,
+        Command::Keys(command) => return commands::keys::run(command).await,
         Command::Route(command) => return commands::route::run(command).await,
         Command::Replica(command) => return commands::replica::run(command).await,
         Command::Deadletters(command) => return commands::dead_letters::run(command).await,
@@ -202,7 +192,9 @@ async fn seed(vapi: &VapiIds, json: bool) -> anyhow::Result<()> {
     let mut conn = connect_migrated().await?;
     let mut tx = conn.begin().await?;
     let seeded = seed::seed(&mut tx, vapi).await?;
-    let key = new_key(&mut tx, seeded.project_id, Role::Write).await?;
+    let actor = Actor::Command("seed");
+    let (key, _) = keys::issue(&mut tx, seeded.project_id, Role::Write, random()?, &actor).await?;
+    let key = key.expose_secret();
     tx.commit().await?;
     if json {
         let mut answer = serde_json::to_value(&seeded)?;
@@ -217,19 +209,10 @@ async fn seed(vapi: &VapiIds, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn create_key(project: &str, role: Role) -> anyhow::Result<()> {
-    let mut conn = connect_migrated().await?;
-    let id = projects::find(&mut conn, project).await?.with_context(|| format!("there is no project {project:?}"))?;
-    println!("{}", new_key(&mut conn, id, role).await?);
-    Ok(())
-}
-
-async fn new_key(conn: &mut PgConnection, project: ProjectId, role: Role) -> anyhow::Result<String> {
+fn random() -> anyhow::Result<[u8; 32]> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-    let (key, kept) = keys::make(random);
-    api_keys::insert(conn, project, role, &kept).await?;
-    Ok(key.expose_secret().to_owned())
+    Ok(random)
 }
 
 async fn connect_migrated() -> anyhow::Result<PgConnection> {

@@ -21,6 +21,7 @@ use crate::App;
 use crate::config;
 use crate::end_reason::{EndReason, Ending};
 use crate::inbox::told_at;
+use crate::jobs;
 use crate::providers::twilio::{self, TwilioError};
 use crate::providers::vapi::{self, VapiError};
 use crate::store::calls::{self, Call};
@@ -58,7 +59,7 @@ impl TaskHandler for Reconcile {
 
     async fn run(self, ctx: WorkerContext) -> impl IntoTaskHandlerResult {
         match ctx.get_ext::<Arc<App>>() {
-            Some(app) => run(app).await.map_err(|error| error.to_string()),
+            Some(app) => jobs::scope(&ctx, run(app)).await.map_err(|error| error.to_string()),
             None => Err("the job has no app".to_owned()),
         }
     }

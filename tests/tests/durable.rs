@@ -3,6 +3,8 @@
 
 #[path = "durable/answering.rs"]
 mod answering;
+#[path = "durable/audit.rs"]
+mod audit;
 #[path = "durable/call_records.rs"]
 mod call_records;
 #[path = "durable/dead_letters.rs"]

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Subcommand;
 use origin::audit::{self, Fault, KeptHead, Verdict};
-use origin::store::projects;
 use serde::{Deserialize, Serialize};
 
 use crate::connect_migrated;
@@ -41,9 +40,7 @@ pub(crate) async fn run(command: EventsCommand) -> anyhow::Result<ExitCode> {
     let kept = against.as_deref().map(kept_heads).transpose()?.unwrap_or_default();
     let mut conn = connect_migrated().await?;
     let project = match project {
-        Some(name) => {
-            Some(projects::find(&mut conn, &name).await?.with_context(|| format!("there is no project {name:?}"))?)
-        }
+        Some(name) => Some(super::find_project(&mut conn, &name).await?),
         None => None,
     };
     let verdicts = audit::verify(&mut conn, project, &kept).await?;

@@ -10,7 +10,7 @@ use axum::response::Response;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use crate::App;
+use crate::{App, request_id};
 
 /// Names a request; taken from the sender when it is sensible, and always in the answer.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -26,11 +26,13 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let id = request_id(request.headers().get(REQUEST_ID));
+    let id = id_of(request.headers().get(REQUEST_ID));
 
-    let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default(), method, route);
-    let mut response = next.run(request).instrument(span.clone()).await;
-    response.headers_mut().insert(REQUEST_ID, id);
+    let span = tracing::info_span!("request", request_id = id, method, route);
+    let mut response = request_id::scope(id.clone(), next.run(request).instrument(span.clone())).await;
+    if let Ok(id) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
 
     let status = response.status().as_u16();
     let took = started.elapsed();
@@ -46,15 +48,13 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     response
 }
 
-fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
+fn id_of(given: Option<&HeaderValue>) -> String {
     given
+        .and_then(|id| id.to_str().ok())
         .filter(|id| {
-            let id = id.as_bytes();
-            (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+            (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         })
-        .cloned()
-        .or_else(|| Uuid::now_v7().to_string().try_into().ok())
-        .unwrap_or(HeaderValue::from_static("none"))
+        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
 /// One of few words, as a label of metrics: a method in a request can be anything.
@@ -78,10 +78,9 @@ mod tests {
     #[test]
     fn only_a_sensible_request_id_is_kept() {
         let given = HeaderValue::from_static("abc-1");
-        assert_eq!(request_id(Some(&given)), given);
+        assert_eq!(id_of(Some(&given)), "abc-1");
         for bad in ["", "a b", "line\tbreak", &"x".repeat(65)] {
-            let bad = HeaderValue::from_str(bad).unwrap();
-            let id = request_id(Some(&bad));
+            let id = id_of(Some(&HeaderValue::from_str(bad).unwrap()));
             assert!(id != bad && id.len() == 36, "{bad:?}");
         }
     }

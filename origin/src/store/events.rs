@@ -12,7 +12,9 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Result;
+use super::{Result, StoreError};
+use crate::request_id;
+use crate::store::events::chain::EventHash;
 
 /// Who did something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,8 +98,14 @@ pub struct Event {
     pub after: Option<Value>,
     /// Anything else.
     pub details: Value,
+    /// Of the request, job or command that caused it.
+    pub request_id: Option<String>,
     /// When it was logged.
     pub at: OffsetDateTime,
+    /// Its place in the project's chain.
+    pub position: i64,
+    /// Covers the event and all before it in the project.
+    pub hash: EventHash,
 }
 
 /// When an event is logged only once.
@@ -129,7 +137,8 @@ pub async fn append_once_a_minute(conn: &mut PgConnection, event: &NewEvent<'_>,
     insert(conn, event, Once::InMinute(&format!("{} {}{agent} {alike}", event.kind, event.project_id))).await
 }
 
-/// The event's place in the chain is given by the database when the transaction commits.
+/// The event's place in the chain is given by the database when the transaction commits. The request that is being worked
+/// on is known without being told.
 async fn insert(conn: &mut PgConnection, event: &NewEvent<'_>, once: Once<'_>) -> Result<()> {
     let (key, in_minute) = match once {
         Once::Never => (None, false),
@@ -137,9 +146,9 @@ async fn insert(conn: &mut PgConnection, event: &NewEvent<'_>, once: Once<'_>) -
         Once::InMinute(key) => (Some(key), true),
     };
     sqlx::query!(
-        r#"insert into event_log (project_id, agent_id, number_id, call_id, type, actor, before, after, details, at, once)
-           select $1, $2, $3, $4, $5, $6, $7, $8, $9, moment,
-                  $10::text || case when $11 then to_char(moment at time zone 'UTC', ' YYYY-MM-DD"T"HH24:MI') else '' end
+        r#"insert into event_log (project_id, agent_id, number_id, call_id, type, actor, before, after, details, request_id, at, once)
+           select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, moment,
+                  $11::text || case when $12 then to_char(moment at time zone 'UTC', ' YYYY-MM-DD"T"HH24:MI') else '' end
            from clock_timestamp() moment
            on conflict (once) do nothing"#,
         event.project_id.0,
@@ -151,6 +160,7 @@ async fn insert(conn: &mut PgConnection, event: &NewEvent<'_>, once: Once<'_>) -
         event.before,
         event.after,
         event.details,
+        request_id::current(),
         key,
         in_minute
     )
@@ -169,12 +179,17 @@ struct Row {
     before: Option<Value>,
     after: Option<Value>,
     details: Value,
+    request_id: Option<String>,
     at: OffsetDateTime,
+    position: i64,
+    hash: Vec<u8>,
 }
 
-impl From<Row> for Event {
-    fn from(row: Row) -> Self {
-        Self {
+impl TryFrom<Row> for Event {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
             id: row.id,
             kind: row.kind,
             actor: row.actor,
@@ -184,8 +199,11 @@ impl From<Row> for Event {
             before: row.before,
             after: row.after,
             details: row.details,
+            request_id: row.request_id,
             at: row.at,
-        }
+            position: row.position,
+            hash: row.hash.as_slice().try_into()?,
+        })
     }
 }
 
@@ -198,14 +216,15 @@ pub async fn list(
 ) -> Result<Vec<Event>> {
     let rows = sqlx::query_as!(
         Row,
-        "select id, type as kind, actor, agent_id, number_id, call_id, before, after, details, at
-         from event_log where project_id = $1 and ($2::uuid is null or agent_id = $2)
-         order by position desc limit $3",
+        r#"select id, type as kind, actor, agent_id, number_id, call_id, before, after, details, request_id, at,
+                  position as "position!", hash as "hash!"
+           from event_log where project_id = $1 and ($2::uuid is null or agent_id = $2)
+           order by position desc limit $3"#,
         project.0,
         agent.map(|id| id.0),
         limit
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(Event::from).collect())
+    rows.into_iter().map(Event::try_from).collect()
 }

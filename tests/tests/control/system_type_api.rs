@@ -47,6 +47,7 @@ async fn a_switch_moves_the_agent_its_numbers_and_logs_one_event() {
     let [event] = events.as_slice() else { panic!("one change, one event: {events:?}") };
     assert_eq!(event["type"], "agent.system_type_changed");
     assert_eq!(event["actor"], json!(format!("api-key:{}", &origin.key[..12])));
+    assert_eq!(event["requestId"], switched.headers["x-request-id"].to_str().expect("a text"));
     assert_eq!(event["before"]["systemType"], "vapi");
     assert_eq!(event["before"]["numbers"][0]["systemType"], "vapi");
     assert_eq!(event["after"]["systemType"], "openai-realtime");

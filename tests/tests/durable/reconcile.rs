@@ -87,6 +87,27 @@ async fn what_is_over_at_twilio_is_closed() {
 }
 
 #[tokio::test]
+async fn an_event_of_a_job_names_the_job() {
+    let providers = Providers::start().await;
+    let world = world(&providers).await;
+    open_call(&world, "CA01", Duration::minutes(20)).await;
+    providers.set("CA01", 200, json!({ "status": "completed" }));
+    let jobs = tokio::spawn(origin::jobs::run(std::sync::Arc::clone(&world.app)));
+
+    world.execute("select from graphile_worker.add_job(identifier => 'reconcile', payload => '{}')").await;
+
+    let event = eventually("the call is closed", async || {
+        let event = world.get("/api/events").await.body["items"][0].clone();
+        (event["type"] == "call.reconciled").then_some(event)
+    })
+    .await;
+    let name = event["requestId"].as_str().expect("the job's name");
+    assert!(name.strip_prefix("job-").is_some_and(|id| id.parse::<i64>().is_ok()), "{name}");
+    world.app.shutdown.cancel();
+    jobs.await.expect("the worker ends");
+}
+
+#[tokio::test]
 async fn vapis_transcript_and_costs_are_taken_over() {
     let providers = Providers::start().await;
     let world = world(&providers).await;

@@ -142,6 +142,11 @@ impl World {
         Origin::command(args, &self.env).await
     }
 
+    /// The same for a command that is meant to fail.
+    pub(crate) async fn output(&self, args: &[&str]) -> std::process::Output {
+        Origin::output(args, &self.env).await.expect("the command runs")
+    }
+
     /// Posts as the edge does.
     pub(crate) async fn post(&self, path: &str, content_type: &str, delivery: Option<&str>, body: String) -> Answer {
         let signed = SignedRequest { method: "POST", path_and_query: path, body: body.as_bytes() };
@@ -184,7 +189,12 @@ impl World {
 
     /// `GET` from the API.
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        let request = self.client.get(format!("{}{path}", self.base)).bearer_auth(&self.key);
+        self.get_with(&self.key, path).await
+    }
+
+    /// The same with another key.
+    pub(crate) async fn get_with(&self, key: &str, path: &str) -> Answer {
+        let request = self.client.get(format!("{}{path}", self.base)).bearer_auth(key);
         let response = request.send().await.expect("the origin answers");
         let status = response.status().as_u16();
         Answer { status, retry_after: None, body: response.json().await.expect("JSON") }

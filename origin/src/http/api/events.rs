@@ -14,6 +14,7 @@ use crate::App;
 use crate::http::auth::Reader;
 use crate::http::extract::Params;
 use crate::http::problem::Problem;
+use crate::store::events::chain::EventHash;
 use crate::store::events::{self, Event};
 
 /// An event as the API shows it.
@@ -30,8 +31,11 @@ pub struct EventBody {
     before: Option<Value>,
     after: Option<Value>,
     details: Value,
+    request_id: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
+    position: i64,
+    hash: EventHash,
 }
 
 impl From<Event> for EventBody {
@@ -46,7 +50,10 @@ impl From<Event> for EventBody {
             before: event.before,
             after: event.after,
             details: event.details,
+            request_id: event.request_id,
             at: event.at,
+            position: event.position,
+            hash: event.hash,
         }
     }
 }
