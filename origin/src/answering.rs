@@ -4,6 +4,7 @@
 //! for it, so that whatever is repeated finds the pin. A call that the system of its pin cannot have goes [`elsewhere`].
 
 mod elsewhere;
+pub mod expected;
 
 use secrecy::ExposeSecret as _;
 use shared::decision::{Rejection, VoiceDecision, decide_voice};

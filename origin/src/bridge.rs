@@ -17,6 +17,7 @@ mod alarm;
 pub mod call;
 pub mod openai;
 pub mod playback;
+pub mod prepared;
 pub mod pump;
 pub mod record;
 pub mod responses;

@@ -44,6 +44,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bridge::prepared::Prepared;
 use crate::calls::Recorder;
 use crate::config::Config;
 use crate::live_calls::{Endings, LiveCalls};
@@ -87,6 +88,8 @@ pub struct App {
     pub recordings: Recordings,
     /// Which calls are bridged here.
     pub live: LiveCalls,
+    /// Sessions that wait for the streams of calls to come.
+    pub prepared: Prepared,
     /// Who is told that a call is over.
     pub endings: Endings,
     /// What calls do after their streams.
@@ -129,6 +132,7 @@ impl App {
             recorder,
             recordings,
             live,
+            prepared: Prepared::default(),
             endings: Endings::default(),
             plans: Plans::default(),
             shutdown,

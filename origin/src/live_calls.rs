@@ -34,6 +34,11 @@ impl LiveCalls {
         has_room(&self.lock(), call, limit)
     }
 
+    /// Whether a stream of this call is here.
+    pub fn is_live(&self, call: CallId) -> bool {
+        self.lock().contains_key(&call)
+    }
+
     /// The calls that are live.
     pub fn all(&self) -> Vec<CallId> {
         self.lock().keys().copied().collect()

@@ -73,6 +73,10 @@ pub struct Metrics {
     pub live_calls: Gauge,
     /// `tandem_openai_sessions_total`: sessions that calls asked for, by outcome: `opened`, or why there was none.
     pub sessions: Family<OutcomeLabels, Counter>,
+    /// `tandem_prepared_sessions_total`: calls that the edge told of before their stream, by what came of it: `claimed`,
+    /// `expired` (no stream came), `died`, `dropped` (the call was over, or its stream wanted another session, or the
+    /// origin stops), `full`, `not_bridged`, or why OpenAI gave none. Repeated and late notices do not count.
+    pub prepared_sessions: Family<OutcomeLabels, Counter>,
     /// `tandem_streams_refused_total`: media streams that were not let in.
     pub streams_refused: Counter,
     /// `tandem_call_records_dropped_total`: facts of calls lost because too many waited for the database.
@@ -167,6 +171,7 @@ impl Metrics {
             dead_letters: Gauge::default(),
             live_calls: Gauge::default(),
             sessions: Family::default(),
+            prepared_sessions: Family::default(),
             streams_refused: Counter::default(),
             call_records_dropped: Counter::default(),
             // 10 ms to 20 s, half an octave apart: what matters is between a half and two seconds.
@@ -218,6 +223,11 @@ impl Metrics {
         registry.register("dead_letters", "Events that wait to be replayed", metrics.dead_letters.clone());
         registry.register("live_calls", "Calls bridged at this moment", metrics.live_calls.clone());
         registry.register("openai_sessions", "Sessions at OpenAI that calls asked for", metrics.sessions.clone());
+        registry.register(
+            "prepared_sessions",
+            "Calls that the edge told of before their stream, by what came of it",
+            metrics.prepared_sessions.clone(),
+        );
         registry.register("streams_refused", "Media streams that were not let in", metrics.streams_refused.clone());
         registry.register(
             "call_records_dropped",

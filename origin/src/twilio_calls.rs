@@ -1,9 +1,9 @@
 //! Calls as Twilio tells of them in status callbacks. Best effort, repeated and out of order: the record is the same
 //! for every order.
 
-use shared::SystemType;
 use shared::twilio::form::Form;
 use shared::twilio::webhook::{CallOutcome, CallStatus, CallWebhook};
+use shared::{E164, SystemType};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -19,6 +19,8 @@ pub async fn note_status(conn: &mut PgConnection, form: &Form<'_>, facts: &CallW
     if let Some(account) = &facts.account_sid {
         calls::set_account(conn, call.id, account).await?;
     }
+    let (from, to) = (facts.from.as_ref().map(E164::as_str), facts.to.as_ref().map(E164::as_str));
+    calls::set_parties(conn, call.id, None, from, to).await?;
     let at = told_at(timestamp(form), OffsetDateTime::now_utc());
     match facts.status {
         CallStatus::InProgress => calls::answered(conn, call.id, at).await?,

@@ -9,6 +9,8 @@ mod audio;
 mod bridged;
 #[path = "system/decisions.rs"]
 mod decisions;
+#[path = "system/early.rs"]
+mod early;
 #[path = "system/handover.rs"]
 mod handover;
 #[path = "system/input.rs"]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::call::SESSION_EVENT_ID;
 use super::openai::{self, Turns, Voice};
 use super::responses::Ask;
+use super::sessions::Terms;
 use crate::store::agents::realtime::call::{FirstMessage, OpeningRole};
 use crate::store::agents::realtime::{
     CallRules, Eagerness, McpServer, NoiseReduction, RealtimeSettings, Transcription, TurnDetection, is_custom_voice,
@@ -56,6 +57,18 @@ pub fn opening(rules: &CallRules) -> impl Iterator<Item = String> {
         };
         openai::text_item(voice, &item.text)
     })
+}
+
+/// What the sessions of a call are opened with.
+pub fn terms(
+    instructions: &str,
+    settings: &RealtimeSettings,
+    tools: &[Tool],
+    default_model: &str,
+    first: Option<&Ask>,
+) -> Terms {
+    let model = settings.model.as_deref().unwrap_or(default_model);
+    Terms { model: model.to_owned(), update: update(instructions, settings, tools, model, first) }
 }
 
 /// The `session.update` that opens a call. OpenAI refuses the whole update for one field that it does not know, or that

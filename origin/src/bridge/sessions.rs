@@ -116,24 +116,31 @@ impl Unavailable {
 }
 
 /// What an agent's sessions are opened with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The model.
+    pub model: String,
+    /// The `session.update`, with [`SESSION_EVENT_ID`].
+    pub update: String,
+}
+
+/// Opens sessions.
+#[derive(Clone, Copy, Debug)]
 pub struct Opener<'a> {
     /// `None`: there is no OpenAI.
     pub config: Option<&'a OpenAi>,
-    /// The model.
-    pub model: &'a str,
-    /// The `session.update`, with [`SESSION_EVENT_ID`].
-    pub update: &'a str,
+    /// With what.
+    pub terms: &'a Terms,
 }
 
 impl Opener<'_> {
-    /// Opens a session, in as many attempts as the occasion is worth.
-    pub async fn open(&self, occasion: Occasion) -> Result<Session, Unavailable> {
+    /// Opens a session for one who has waited `since`, in as many attempts as the occasion is worth.
+    pub async fn open(&self, occasion: Occasion, since: Instant) -> Result<Session, Unavailable> {
         let patience = match occasion {
             Occasion::Start => AT_START,
             Occasion::MidCall => IN_MID_CALL,
         };
-        let deadline = Instant::now() + patience.limit;
+        let deadline = since + patience.limit;
         let mut why = Unavailable::Unreachable;
         for pause in patience.pauses_ms {
             sleep(Duration::from_millis(*pause)).await;
@@ -154,13 +161,13 @@ impl Opener<'_> {
     }
 
     async fn attempt(&self) -> Result<Session, Unavailable> {
-        let mut socket = openai::connect(self.config, self.model).await.map_err(|error| {
+        let mut socket = openai::connect(self.config, &self.terms.model).await.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "OpenAI does not open a session");
             Unavailable::of_connect(&error)
         })?;
         let lasts = self.config.map_or(Duration::ZERO, |config| config.session_lasts);
         let mut ends_at = Instant::now() + lasts;
-        socket.send(Message::text(self.update)).await.map_err(|_| Unavailable::Unreachable)?;
+        socket.send(Message::text(self.terms.update.as_str())).await.map_err(|_| Unavailable::Unreachable)?;
         while let Some(Ok(message)) = socket.next().await {
             let Message::Text(text) = message else { continue };
             match Told::read(&text) {

@@ -13,7 +13,7 @@ use shared::stream_token::{self, StreamGrant, TokenError};
 use shared::{CallId, CallSid, SystemType};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::call::{Action, Call, EndReason, Rules, Setup};
 use super::openai::FunctionCall;
@@ -21,7 +21,7 @@ use super::pump::{self, Effects, Opening, ToolDone};
 use super::record::CallRecord;
 use super::responses::Ask;
 use super::session::{self, Said};
-use super::sessions::{Occasion, Opener, Unavailable};
+use super::sessions::{Occasion, Opener, Terms, Unavailable};
 use super::twilio::{Event, Start};
 use crate::App;
 use crate::answering::{AT_CAPACITY, unix_now};
@@ -211,7 +211,6 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let broke_off = past
         .last()
         .is_some_and(|last| last.role == Speaker::Assistant && (last.interrupted || last.heard_ms.is_none()));
-    let model = settings.model.clone().unwrap_or_else(|| openai.model.clone());
     let first_ask = match past.last() {
         None => session::first_ask(agent.greeting.as_deref(), &settings.call),
         // The caller spoke last, or the agent did not finish, or there is something to be told.
@@ -219,7 +218,7 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     };
     // Only what is said first can be protected, and that has been said.
     let protected = first_ask.as_ref().filter(|_| past.is_empty());
-    let update = session::update(&agent.instructions, settings, &tools, &model, protected);
+    let terms = session::terms(&agent.instructions, settings, &tools, &openai.model, protected);
     let setup = Setup {
         stream_sid,
         opening: session::opening(&settings.call).collect(),
@@ -236,7 +235,7 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let record = CallRecord {
         call_id: call.id,
         call_sid,
-        model: model.clone(),
+        model: terms.model.clone(),
         transcription_model: settings.transcription.as_ref().map(|transcription| transcription.model.clone()),
         usage: Usage::kept(&call.usage),
         interruptions,
@@ -245,7 +244,7 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     };
     let is_recorded = settings.call.recording == Some(true);
     let tap = if is_recorded { app.recordings.begin(agent.project_id, call.id) } else { None };
-    let effects = CallEffects { app: Arc::clone(app), agent, record, tap, tools, steps, next: None, model, update };
+    let effects = CallEffects { app: Arc::clone(app), agent, record, tap, tools, steps, next: None, terms };
     Ok(Admitted { setup, effects, live })
 }
 
@@ -299,8 +298,7 @@ struct CallEffects {
     /// The one that this stream ends with.
     next: Option<Step>,
     /// What sessions are opened with.
-    model: String,
-    update: String,
+    terms: Terms,
 }
 
 impl CallEffects {
@@ -335,10 +333,21 @@ impl Effects for CallEffects {
     }
 
     fn open_session(&mut self, occasion: Occasion) -> Opening {
-        let (app, model, update) = (Arc::clone(&self.app), self.model.clone(), self.update.clone());
+        let (app, terms, since) = (Arc::clone(&self.app), self.terms.clone(), Instant::now());
+        let prepared = match occasion {
+            Occasion::Start => app.prepared.claim(&self.record.call_sid, &terms),
+            Occasion::MidCall => None,
+        };
         Box::pin(async move {
-            let opener = Opener { config: app.config.openai.as_ref(), model: &model, update: &update };
-            let session = opener.open(occasion).await;
+            let prepared = match prepared {
+                Some(prepared) => prepared.await.ok(),
+                None => None,
+            };
+            let opener = Opener { config: app.config.openai.as_ref(), terms: &terms };
+            let session = match prepared {
+                Some(session) => Ok(session),
+                None => opener.open(occasion, since).await,
+            };
             let outcome = session.as_ref().err().map_or("opened", |why| why.as_str());
             app.metrics.sessions.get_or_create(&OutcomeLabels { outcome }).inc();
             session

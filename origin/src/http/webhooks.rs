@@ -26,6 +26,7 @@ pub fn router() -> Router<Arc<App>> {
     Router::new()
         .route(path::VOICE, post(twilio::voice))
         .route(path::RESUME, post(twilio::resume))
+        .route(path::EXPECTED, post(twilio::expected))
         .route(path::STATUS, post(twilio::status))
         .route(path::STREAM_STATUS, post(twilio::stream_status))
         .route(shared::vapi::WEBHOOK_PATH, post(vapi::webhook))

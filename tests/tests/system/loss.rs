@@ -183,7 +183,8 @@ async fn fault_at_the_start(world: &World, agent: &Agent, fault: Fault) {
 /// Nothing helps: the caller is told, soon, and nobody tries for ever.
 async fn never_a_session(world: &World, agent: &Agent) {
     world.tandem.openai.every_connection(Some(Fault::Refuse(503)));
-    let refused_before = world.tandem.openai.refusals().len();
+    let in_advance = "tandem_prepared_sessions_total{outcome=\"openai_unreachable\"} ";
+    let (refused_before, prepared_before) = (world.tandem.openai.refusals().len(), world.count(in_advance).await);
     let call = world.call(agent, Caller::new());
     let reason = call.wait_ended(LIMIT).await.or_tell(&call, "the call goes on in silence");
     world.tandem.openai.every_connection(None);
@@ -196,7 +197,9 @@ async fn never_a_session(world: &World, agent: &Agent) {
         (&"agent_unavailable".into(), &"openai_unreachable".into())
     );
     let refused = world.tandem.openai.refusals().len() - refused_before;
-    assert_eq!((refused, call.streams().len()), (2, 1), "two attempts in one stream");
+    // The stream makes two attempts, and so does whoever prepares for it, if the edge has told of it early enough.
+    let prepared = world.count(in_advance).await - prepared_before;
+    assert_eq!((refused, call.streams().len()), (2 + 2 * prepared, 1), "two attempts each, in one stream");
 }
 
 /// The machine dies in mid-call; Twilio asks how to go on until there is somebody to ask.

@@ -54,16 +54,16 @@ async fn nothing_is_opened_without_a_good_token() {
     assert_eq!(world.tandem.openai.sessions().len(), sessions, "the switched agent's stream opens nothing");
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
 
-async fn open(world: &World) -> Socket {
+pub(crate) async fn open(world: &World) -> Socket {
     let to = world.tandem.hosts.resolve(MEDIA_URL).expect("the host is in the table");
     let tcp = tokio::net::TcpStream::connect(&to.address).await.expect("the origin listens");
     let (socket, _) = client_async(to.url, MaybeTlsStream::Plain(tcp)).await.expect("a WebSocket");
     socket
 }
 
-fn start(call: &str, parameters: &Value, encoding: &str) -> Value {
+pub(crate) fn start(call: &str, parameters: &Value, encoding: &str) -> Value {
     json!({
         "event": "start", "sequenceNumber": "1", "streamSid": "MZ0123",
         "start": {

@@ -255,6 +255,12 @@ impl World {
         text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok()).unwrap_or_default()
     }
 
+    /// The same of a line that counts.
+    pub(crate) async fn count(&self, line: &str) -> usize {
+        let (_, text) = send(self.client.get(self.tandem.api("/metrics"))).await;
+        text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok()).unwrap_or_default()
+    }
+
     /// A webhook signed by Twilio over the public `base`, sent to where that leads.
     pub(crate) fn twilio(&self, base: &str, path: &str, params: &[(&str, &str)]) -> reqwest::RequestBuilder {
         let url = format!("{base}{path}");

@@ -90,6 +90,16 @@ pub async fn voice(State(app): State<Arc<App>>, received: Received) -> Result<Re
     Ok(twiml_or_hold(Box::pin(answering::voice(&app, &incoming)), &incoming, path::VOICE).await)
 }
 
+/// `POST /twilio/expected`, from the edge alone: a call that it bridges is on its way.
+pub async fn expected(State(app): State<Arc<App>>, received: Received) -> Result<StatusCode, Problem> {
+    let webhook = verify(&app, &received)?;
+    if webhook.sender != Sender::Edge {
+        return Err(invalid_signature(StatusCode::FORBIDDEN));
+    }
+    answering::expected::expected(&app, &webhook.facts).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// `POST /twilio/resume`
 pub async fn resume(State(app): State<Arc<App>>, received: Received) -> Result<Response, Problem> {
     let webhook = verify(&app, &received)?;
@@ -113,6 +123,7 @@ pub async fn status(State(app): State<Arc<App>>, received: Received) -> Result<S
     let webhook = verify(&app, &received)?;
     if matches!(webhook.facts.status, CallStatus::Over(_)) {
         app.endings.tell(&webhook.facts.call_sid);
+        app.prepared.forget(&webhook.facts.call_sid);
         app.plans.forget(&webhook.facts.call_sid);
     }
     let id = webhook.delivery();
