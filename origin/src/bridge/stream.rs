@@ -306,7 +306,8 @@ impl CallEffects {
     async fn plan(&mut self, reason: EndReason) {
         let next = match self.next.take() {
             Some(step) => Next::Step(step),
-            None if reason.hangs_up() => Next::HangUp,
+            // Whoever told that it is over may be quicker than the database.
+            None if reason.hangs_up() || reason == EndReason::CallOver => Next::HangUp,
             None => return,
         };
         let plan = Plan { call_id: self.record.call_id, agent_id: self.agent.id, no: self.steps + 1, next };

@@ -121,15 +121,19 @@ pub async fn resume(State(app): State<Arc<App>>, received: Received) -> Result<R
 /// `POST /twilio/status`
 pub async fn status(State(app): State<Arc<App>>, received: Received) -> Result<StatusCode, Problem> {
     let webhook = verify(&app, &received)?;
-    if matches!(webhook.facts.status, CallStatus::Over(_)) {
+    let is_over = matches!(webhook.facts.status, CallStatus::Over(_));
+    if is_over {
         app.endings.tell(&webhook.facts.call_sid);
         app.prepared.forget(&webhook.facts.call_sid);
-        app.plans.forget(&webhook.facts.call_sid);
     }
     let id = webhook.delivery();
     if let Some(mut entry) = webhook.open(&app, &id).await? {
         let became = twilio_calls::note_status(&mut entry, &webhook.form, &webhook.facts).await?;
         entry.close(became).await?;
+    }
+    if is_over {
+        // The record says so now.
+        app.plans.forget(&webhook.facts.call_sid);
     }
     Ok(StatusCode::NO_CONTENT)
 }
