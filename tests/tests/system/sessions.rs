@@ -66,9 +66,11 @@ async fn the_caller_speaks_into_it(world: &World, agent: &Agent) {
     let call = world.call(agent, Caller::new());
     let first = world.session(agent, 0).await;
     call.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 3_000)).wait_until_agent_quiet().hang_up());
-    let speaking = |session: &Session| session.record().sent.iter().any(|sent| sent.kind.ends_with("speech_started"));
-    first.wait_for(speaking, LIMIT).await.expect("the caller is heard");
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let in_mid_sentence = |session: &Session| {
+        let mut sent = session.record().sent.iter();
+        session.heard_ms() >= 1_500 && sent.any(|sent| sent.kind.ends_with("speech_started"))
+    };
+    first.wait_for(in_mid_sentence, LIMIT).await.expect("the caller is heard");
     first.drop_connection();
     world.over(&call, EndReason::CallerHungUp).await;
     let second = world.session(agent, 1).await;
