@@ -71,6 +71,9 @@ pub enum ToolError {
     /// The server did not answer in time or well.
     #[error("The tool failed. It may or may not have taken effect.")]
     Failed(#[source] Option<reqwest::Error>),
+    /// The same was asked for before, and what came of that is not known in time.
+    #[error("This was asked for already and is not finished. It may still take effect: do not ask for it again.")]
+    Undecided,
     /// The server answered, and its answer is an error.
     #[error("{0}")]
     Refused(String),
@@ -85,7 +88,7 @@ pub enum ToolError {
 impl ToolError {
     /// Whether it is known that nothing was done, so that the same may be asked for again.
     const fn is_harmless(&self) -> bool {
-        !matches!(self, Self::Failed(_) | Self::TooLarge)
+        !matches!(self, Self::Failed(_) | Self::Undecided | Self::TooLarge)
     }
 }
 

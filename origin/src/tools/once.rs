@@ -29,8 +29,8 @@ pub const KEEP_DAYS: i32 = crate::inbox::KEEP_DAYS;
 const MARGIN: Duration = Duration::from_secs(10);
 /// How often a waiting repeat looks for the outcome.
 const POLL: Duration = Duration::from_millis(100);
-/// How long a caller is let wait for a database that does not answer.
-const BEGIN_LIMIT: Duration = Duration::from_secs(1);
+/// How long a caller is let wait for a database that does not answer, each time that it is asked.
+const STORE_LIMIT: Duration = Duration::from_secs(1);
 /// How often the outcome is tried to be noted, five seconds apart, while the database is away.
 const NOTE_ATTEMPTS: u32 = 60;
 const NOTE_PAUSE: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ pub(super) async fn run(db: &PgPool, client: &Client, metrics: &Metrics, run: Ru
 
 async fn begin(db: &PgPool, run: &NewRun<'_>) -> store::Result<bool> {
     let begun = async { tool_runs::begin(&mut *db.acquire().await?, run).await };
-    timeout(BEGIN_LIMIT, begun).await.unwrap_or(Err(StoreError::Database(sqlx::Error::PoolTimedOut)))
+    timeout(STORE_LIMIT, begun).await.unwrap_or(Err(StoreError::Database(sqlx::Error::PoolTimedOut)))
 }
 
 fn name(facts: &CallFacts, tool_call_id: &str) -> Option<RunName> {
@@ -128,23 +128,32 @@ fn name(facts: &CallFacts, tool_call_id: &str) -> Option<RunName> {
         .then(|| RunName { call_id: hop::delivery(call_id), tool_call_id: hop::delivery(tool_call_id.to_owned()) })
 }
 
-/// Waits for somebody else's run. `None`: it had no effect and gave the key free, so it is our turn.
+/// Waits for somebody else's run, until `deadline` and no longer. `None`: it had no effect and gave the key free, so it
+/// is our turn.
 async fn wait(
     db: &PgPool,
     run: &Run,
     name: &RunName,
     deadline: Instant,
 ) -> Result<Option<Result<String, ToolError>>, ToolError> {
+    let look = async || {
+        let looked =
+            async { tool_runs::find(&mut *db.acquire().await?, name, &run.tool.name, run.key.as_deref()).await };
+        timeout(STORE_LIMIT, looked).await.unwrap_or(Err(StoreError::Database(sqlx::Error::PoolTimedOut)))
+    };
     loop {
-        let mut conn = db.acquire().await.map_err(StoreError::from)?;
-        let state = tool_runs::find(&mut conn, name, &run.tool.name, run.key.as_deref()).await?;
-        drop(conn);
+        let state = look().await;
+        let may_wait = Instant::now() < deadline;
         match state {
-            Some(State::Done(Ok(result))) => return Ok(Some(Ok(result))),
-            Some(State::Done(Err(error))) => return Ok(Some(Err(ToolError::Refused(error)))),
-            None if Instant::now() < deadline => return Ok(None),
-            Some(State::Running) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
-            Some(State::Running | State::Lost) | None => return Ok(Some(Err(ToolError::Failed(None)))),
+            Ok(Some(State::Done(Ok(result)))) => return Ok(Some(Ok(result))),
+            Ok(Some(State::Done(Err(error)))) => return Ok(Some(Err(ToolError::Refused(error)))),
+            Ok(Some(State::Lost)) => return Ok(Some(Err(ToolError::Failed(None)))),
+            Ok(None) if may_wait => return Ok(None),
+            Ok(Some(State::Running)) if may_wait => tokio::time::sleep(POLL).await,
+            Err(error) if may_wait && error.is_temporary() => tokio::time::sleep(POLL).await,
+            Ok(Some(State::Running) | None) => return Ok(Some(Err(ToolError::Undecided))),
+            Err(error) if error.is_temporary() => return Ok(Some(Err(ToolError::Undecided))),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -163,7 +172,7 @@ async fn note(db: PgPool, run: Run, name: RunName, outcome: &Result<String, Tool
         let new = NewRun { name: &name, key: key.as_deref(), agent, tool: &tool, limit: Duration::ZERO };
         let outcome = outcome.as_ref().map(String::as_str).map_err(String::as_str);
         let written = async { tool_runs::finish(&mut *db.acquire().await?, &new, outcome).await };
-        timeout(BEGIN_LIMIT, written).await.unwrap_or(Err(StoreError::Database(sqlx::Error::PoolTimedOut)))
+        timeout(STORE_LIMIT, written).await.unwrap_or(Err(StoreError::Database(sqlx::Error::PoolTimedOut)))
     };
     if write().await.is_ok() {
         return;

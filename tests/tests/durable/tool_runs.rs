@@ -95,6 +95,35 @@ async fn a_run_that_was_cut_off_is_not_repeated() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_ever_for_a_run_of_which_nothing_is_heard() {
+    let server = ToolServer::start().await.expect("a tool server");
+    let world = with_tools(&server, &["get_slots"]).await;
+    world
+        .execute(&format!(
+            "insert into tool_runs (call_id, tool_call_id, agent_id, name, lost_at)
+             values ('call-1', 'call_1', '{}', 'get_slots', now() + interval '1 hour');
+             update tools set timeout_ms = 1000",
+            world.reception
+        ))
+        .await;
+    let waiting = world.vapi(tool_call("call_1", "get_slots", &json!({})));
+    let hanging = async {
+        let repeated = r#"tandem_tool_runs_total{outcome="repeated"}"#;
+        eventually("this origin waits", async || (world.metric(repeated) == 1).then_some(())).await;
+        let mut hanging = world.app.db.begin().await.expect("a transaction");
+        sqlx::query("lock table tool_runs in access exclusive mode").execute(&mut *hanging).await.expect("the lock");
+        hanging
+    };
+
+    let (answer, hanging) = tokio::join!(waiting, hanging);
+
+    let error = answer.body["results"][0]["error"].as_str().expect("an error");
+    assert!(error.contains("asked for already") && error.contains("may still take effect"), "{error}");
+    assert_eq!(server.requests().all().len(), 0);
+    hanging.rollback().await.expect("it ends");
+}
+
+#[tokio::test]
 async fn hooks_share_a_name_and_run_each_time() {
     let server = ToolServer::start().await.expect("a tool server");
     let world = with_tools(&server, &["get_slots"]).await;
