@@ -63,6 +63,9 @@ pub async fn voice(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreEr
     match (decision, known) {
         (VoiceDecision::Bridge { agent_id }, Some(known)) => {
             let call = begin(app, incoming, &known, SystemType::OpenaiRealtime).await?;
+            if let Some(reason) = &call.pin_reason {
+                return elsewhere::hand_on(app, incoming, &call, reason).await;
+            }
             if !app.live.has_room(call.id, app.config.max_live_calls) {
                 return elsewhere::hand_on(app, incoming, &call, AT_CAPACITY).await;
             }
@@ -96,9 +99,7 @@ pub async fn resume(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreE
     match call {
         // No stream was let in: the call has not begun on any system yet.
         None => voice(app, afresh).await,
-        Some(call) if call.ended_at.is_some() && call.end_reason != Some(EndReason::StreamFailed) => {
-            Ok(answer::hang_up())
-        }
+        Some(call) if call.ended_at.is_some() && !is_answered_again(&call) => Ok(answer::hang_up()),
         // The edge, with a replica of another time, has bridged a call that had begun at Vapi.
         Some(call) if call.system_type == SystemType::Vapi => voice(app, afresh).await,
         Some(call) => match &call.pin_reason {
@@ -121,7 +122,7 @@ async fn take_up(app: &App, incoming: &Incoming<'_>, call: &Call) -> Result<Stri
         None => None,
     };
     if before.is_none() && call.ended_at.is_some() {
-        return Ok(answer::hang_up());
+        return given_up(&mut conn, call).await;
     }
     if before.is_none() && (1..MAX_RESUMES).contains(&call.resumes) && incoming.attempt == 1 {
         return Ok(answer::hold_after_failure(incoming.base, incoming.attempt));
@@ -138,7 +139,17 @@ async fn take_up(app: &App, incoming: &Incoming<'_>, call: &Call) -> Result<Stri
     }
     tracing::error!(%call_sid, resumes, reason = EndReason::StreamFailed.as_str(), "call given up");
     store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), &EndReason::StreamFailed.into()).await?;
-    let agent = store::agents::by_id(&mut conn, call.agent_id).await?;
+    given_up(&mut conn, call).await
+}
+
+/// Whether the call was over with the answer to a question like this one: whoever asks again has not heard it.
+const fn is_answered_again(call: &Call) -> bool {
+    matches!(call.end_reason, Some(EndReason::StreamFailed | EndReason::AgentUnavailable | EndReason::VapiUnavailable))
+}
+
+/// The answer for a call that nobody of ours takes: its agent's fallback number, or an apology.
+async fn given_up(conn: &mut sqlx::PgConnection, call: &Call) -> Result<String, StoreError> {
+    let agent = store::agents::by_id(conn, call.agent_id).await?;
     Ok(agent.and_then(|agent| agent.fallback_number).map_or_else(answer::apologise, |number| answer::dial(&number)))
 }
 

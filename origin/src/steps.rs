@@ -211,14 +211,16 @@ async fn came_back(
         app.plans.forget(call_sid);
         return Ok(answer::hang_up());
     };
-    let mut conn = app.db.acquire().await?;
-    let first = call_steps::finish(&mut conn, step.call_id, step.no, outcome).await?;
+    // What was said before comes before what the agent is told now.
+    let _ = timeout(STORE_LIMIT, app.recorder.flush()).await;
+    let mut tx = app.db.begin().await?;
+    if call_steps::finish(&mut tx, step.call_id, step.no, outcome).await? && !is_over(incoming) {
+        call_steps::tell(&mut tx, step.call_id, &told).await?;
+    }
+    tx.commit().await?;
     app.plans.forget(call_sid);
     if is_over(incoming) {
         return Ok(answer::nothing());
-    }
-    if first {
-        call_steps::tell(&mut conn, step.call_id, &told).await?;
     }
     // A token is known by its second: each stream of a call has another one.
     let now = unix_now() + u64::try_from(step.resumes + step.no).unwrap_or(0);

@@ -6,10 +6,9 @@
 
 use shared::SystemType;
 use shared::route::VapiHandover;
-use shared::twilio::answer;
 use time::OffsetDateTime;
 
-use super::{Incoming, Known, bypass, find};
+use super::{Incoming, Known, bypass, find, given_up};
 use crate::App;
 use crate::end_reason::EndReason;
 use crate::store::calls::Call;
@@ -42,8 +41,7 @@ pub(super) async fn hand_on(
     if store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), &EndReason::AgentUnavailable.into()).await? {
         log(&mut conn, call, "call.rejected", reason).await?;
     }
-    let agent = store::agents::by_id(&mut conn, call.agent_id).await?;
-    Ok(agent.and_then(|agent| agent.fallback_number).map_or_else(answer::apologise, |number| answer::dial(&number)))
+    given_up(&mut conn, call).await
 }
 
 /// Whether the agent has an assistant at Vapi and its number may hand calls to it. A redirect would not do: Vapi takes

@@ -195,6 +195,66 @@ async fn a_resume_that_is_repeated_counts_once() {
     assert!(sorry.contains("<Say>We are sorry"), "{sorry}");
     assert_eq!(ask(&world, "/twilio/resume?attempt=2", Some("twilio:last")).await, sorry);
     assert_eq!(resumes().await, 6);
+    // Nothing follows such an answer: whoever asks has not heard it.
+    assert_eq!(ask(&world, "/twilio/resume", Some("twilio:after")).await, sorry);
+    world.execute("update calls set end_reason = 'caller_hung_up'").await;
     let over = ask(&world, "/twilio/resume", Some("twilio:after")).await;
     assert!(!over.contains("<Say>") && over.contains("<Hangup/>"), "{over}");
+}
+
+#[tokio::test]
+async fn who_is_told_that_nobody_takes_the_call_hears_it_again() {
+    let world = World::start().await;
+    bridged(&world).await;
+    let alone = "update calls set pin_reason = 'openai_quota'; update phone_numbers set vapi_handover = 'none'";
+    world.execute(alone).await;
+    for (fallback, heard) in [("null", "<Say>We are sorry"), ("'+15550100700'", "+15550100700</Number>")] {
+        world.execute(&format!("update agents set fallback_number = {fallback}")).await;
+        for path in ["/twilio/resume", "/twilio/resume", "/twilio/voice"] {
+            let answer = ask(&world, path, None).await;
+            assert!(answer.contains(heard), "{path}: {answer}");
+        }
+    }
+    assert_eq!(record(&world).await["endReason"], "agent_unavailable");
+    assert_eq!(world.count("select count(*) from event_log where type = 'call.rejected'").await, 1);
+}
+
+#[tokio::test]
+async fn who_is_told_that_vapi_does_not_take_the_call_hears_it_again() {
+    let (world, vapi, _) = with_vapi().await;
+    bridged(&world).await;
+    world.execute("update calls set pin_reason = 'openai_quota'").await;
+    vapi.faults.next(1, Fault::ServerError);
+
+    let sorry = ask(&world, "/twilio/resume", None).await;
+    assert!(sorry.contains("<Say>We are sorry"), "{sorry}");
+    assert_eq!(ask(&world, "/twilio/resume", None).await, sorry);
+    assert_eq!((created(&vapi), record(&world).await["endReason"].as_str()), (1, Some("vapi_unavailable")));
+}
+
+/// The database fails between what came of a transfer and the word to the agent: neither is lost, neither is told twice.
+#[tokio::test]
+async fn an_agent_learns_what_came_of_a_transfer_or_is_told_when_asked_again() {
+    let world = World::start().await;
+    let call = bridged(&world).await;
+    let step = json!({ "type": "transfer", "destination": { "type": "number", "number": "+15550100700" } });
+    let planned = "insert into call_steps (call_id, no, step) values ($1, 1, $2)";
+    sqlx::query(planned).bind(call.0).bind(step).execute(&world.app.db).await.expect("a step");
+    world
+        .execute(
+            "create function fail() returns trigger language plpgsql as $$ begin raise 'out of space'; end $$;
+             create trigger fail before insert on transcript_items execute function fail()",
+        )
+        .await;
+    let back = "/twilio/resume?after=1&dialled=no-answer";
+
+    let waits = ask(&world, back, None).await;
+    assert!(waits.contains("<Redirect") && !waits.contains("<Stream"), "{waits}");
+    world.execute("drop trigger fail on transcript_items").await;
+    for _ in 0..2 {
+        let goes_on = ask(&world, &format!("{back}&attempt=2"), None).await;
+        assert!(goes_on.contains("<Stream url="), "{goes_on}");
+        let told = "select count(*) from transcript_items where role = 'tool' and text like '%nobody answered%'";
+        assert_eq!(world.count(told).await, 1);
+    }
 }
