@@ -1,12 +1,13 @@
 //! The commands that look into a running Tandem and mend it. They need the environment of the server.
 //!
-//! Exit code 0: all is well; 1: something is not, or the command failed. `import` has more, see its help.
+//! Exit code 0: all is well; 1: something is not, or the command failed. `import` and `rollout` have more, see their help.
 
 pub(crate) mod dead_letters;
 pub(crate) mod events;
 pub(crate) mod import;
 pub(crate) mod keys;
 pub(crate) mod replica;
+pub(crate) mod rollout;
 pub(crate) mod route;
 
 use std::process::ExitCode;

@@ -16,6 +16,7 @@ use crate::reconcile::{self, Reconcile};
 use crate::replication::check::Sweep;
 use crate::replication::{Replicate, Replicator};
 use crate::retention::Prune;
+use crate::rollout::work::Rollouts;
 use crate::{App, request_id};
 
 /// Where the library keeps its tables.
@@ -81,6 +82,8 @@ async fn worker(app: &Arc<App>) -> anyhow::Result<Worker> {
         .queue(Reconcile::IDENTIFIER)
         .job_key(Reconcile::IDENTIFIER);
     let late = Cron::every_minute::<LateEvents>().queue(LateEvents::IDENTIFIER).job_key(LateEvents::IDENTIFIER);
+    // What somebody asks of a rollout is done at once; this is for guards, and for what an outage held up.
+    let rollouts = Cron::every_minute::<Rollouts>().queue(Rollouts::IDENTIFIER).job_key(Rollouts::IDENTIFIER);
     let mut options = WorkerOptions::default()
         .pg_pool(app.db.clone())
         .schema(SCHEMA)
@@ -93,7 +96,9 @@ async fn worker(app: &Arc<App>) -> anyhow::Result<Worker> {
         .define_job::<Reconcile>()
         .with_cron(reconcile.payload(Reconcile::default())?)
         .define_job::<LateEvents>()
-        .with_cron(late.payload(LateEvents::default())?);
+        .with_cron(late.payload(LateEvents::default())?)
+        .define_job::<Rollouts>()
+        .with_cron(rollouts.payload(Rollouts::default())?);
     if let Some(kv) = app.kv() {
         // Every minute whatever happens: this bounds the delay after an outage, where the growing delays of retries
         // would reach hours, and it finds changes that were made by hand.

@@ -27,6 +27,7 @@ pub mod recording;
 pub mod replication;
 pub mod request_id;
 pub mod retention;
+pub mod rollout;
 pub mod seed;
 pub mod steps;
 pub mod store;

@@ -28,6 +28,7 @@ use crate::commands::events::EventsCommand;
 use crate::commands::import::ImportCommand;
 use crate::commands::keys::KeysCommand;
 use crate::commands::replica::ReplicaCommand;
+use crate::commands::rollout::RolloutCommand;
 use crate::commands::route::RouteCommand;
 
 /// How long it may take, once the calls are gone, to answer the last requests, write the last records and stop jobs.
@@ -68,6 +69,9 @@ enum Command {
     /// Check and repair the edge's copy of the routes.
     #[command(subcommand)]
     Replica(ReplicaCommand),
+    /// Switch many agents, stage by stage, and back.
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// List and replay events that could not be delivered.
     #[command(subcommand)]
     Deadletters(DeadLettersCommand),
@@ -105,6 +109,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Keys(command) => return commands::keys::run(command).await,
         Command::Route(command) => return commands::route::run(command).await,
         Command::Replica(command) => return commands::replica::run(command).await,
+        Command::Rollout(command) => return commands::rollout::run(command).await,
         Command::Deadletters(command) => return commands::dead_letters::run(command).await,
         Command::Events(command) => return commands::events::run(command).await,
         Command::Import(command) => return commands::import::run(command).await,

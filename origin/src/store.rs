@@ -22,6 +22,7 @@ pub mod numbers;
 pub mod projects;
 pub mod recordings;
 pub mod replica;
+pub mod rollouts;
 pub mod routes;
 pub mod stream_tokens;
 pub mod tool_runs;
@@ -147,6 +148,11 @@ fn json_without_nul(value: &Value) -> Value {
         }
         other => other.clone(),
     }
+}
+
+/// A value as a JSON column holds it.
+pub(crate) fn encode(value: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(value).map_err(|error| StoreError::Database(sqlx::Error::Encode(error.into())))
 }
 
 /// A text column that the schema guarantees to be valid.

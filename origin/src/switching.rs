@@ -4,19 +4,20 @@
 //! The same value again changes nothing and logs nothing. Calls in flight are not touched: each is pinned to the
 //! system it began on.
 
-use serde_json::{Value, json};
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
 use shared::route::VapiHandover;
-use shared::{AgentId, ProjectId, SystemType};
+use shared::{AgentId, E164, ProjectId, SystemType};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::config::Systems;
 use crate::replication;
-use crate::store::StoreError;
 use crate::store::agents::{self, Agent};
 use crate::store::events::{self, Actor, NewEvent};
 use crate::store::numbers::{self, PhoneNumber};
+use crate::store::{self, StoreError};
 
 /// The event of a switch.
 pub const EVENT: &str = "agent.system_type_changed";
@@ -63,11 +64,36 @@ pub enum SwitchError {
     Store(#[from] StoreError),
 }
 
+/// The part of an agent that a switch changes. The shape is the one of the event's `before` and `after`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Image {
+    /// Which system runs its new calls.
+    pub system_type: SystemType,
+    /// When that last changed.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub switched_at: Option<OffsetDateTime>,
+    /// Its numbers, which may differ from it only by a fault.
+    pub numbers: Vec<NumberImage>,
+}
+
+/// The part of a number that a switch changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NumberImage {
+    /// The number itself.
+    pub number: E164,
+    /// Which system answers it.
+    pub system_type: SystemType,
+}
+
 /// An agent after a switch.
 #[derive(Clone, Debug)]
 pub struct Switched {
     /// As it is now.
     pub agent: Agent,
+    /// As it was.
+    pub before: Image,
     /// Whether anything changed.
     pub changed: bool,
 }
@@ -83,36 +109,109 @@ pub async fn switch(
 ) -> Result<Switched, SwitchError> {
     let mut agent = agents::lock(conn, project, agent).await?.ok_or(SwitchError::NotFound)?;
     let numbers = numbers::of_agents(conn, &[agent.id]).await?;
+    let before = image(&agent, &numbers);
     // Numbers that differ from their agent are a fault, which this repairs.
-    if agent.system_type == target && numbers.iter().all(|number| number.system_type == target) {
-        return Ok(Switched { agent, changed: false });
+    if is_on(&before, target) {
+        return Ok(Switched { agent, before, changed: false });
     }
     let missing = missing(&agent, &numbers, systems, target);
     if !missing.is_empty() {
         return Err(SwitchError::NotConfigured(missing));
     }
 
-    let before = state(&agent, numbers.iter().map(|number| (number, number.system_type)));
-    if agent.system_type != target {
-        agent.switched_at = Some(agents::set_system_type(conn, agent.id, target).await?);
-        agent.system_type = target;
-    }
-    numbers::set_system_type(conn, agent.id, target).await?;
-    let after = state(&agent, numbers.iter().map(|number| (number, target)));
+    let to = Image {
+        system_type: target,
+        switched_at: None,
+        numbers: numbers
+            .iter()
+            .map(|number| NumberImage { number: number.number.clone(), system_type: target })
+            .collect(),
+    };
+    set(conn, &mut agent, &numbers, &to, actor).await?;
+    Ok(Switched { agent, before, changed: true })
+}
 
+/// An agent after it was switched back.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// Whether anything changed.
+    pub changed: bool,
+    /// Numbers that the agent does not answer any more; they are as they are.
+    pub gone: Vec<E164>,
+}
+
+/// Brings an agent and its numbers back to what they were, within the caller's transaction, which must end soon after.
+///
+/// `switched_at` is the moment of this change, not the old one: it tells calls in flight from new ones. A number that the
+/// agent has got since goes with the agent.
+pub async fn restore(
+    conn: &mut PgConnection,
+    systems: Systems,
+    project: ProjectId,
+    agent: AgentId,
+    to: &Image,
+    actor: &Actor,
+) -> Result<Restored, SwitchError> {
+    let mut agent = agents::lock(conn, project, agent).await?.ok_or(SwitchError::NotFound)?;
+    let numbers = numbers::of_agents(conn, &[agent.id]).await?;
+    let is_here = |wanted: &&NumberImage| numbers.iter().any(|number| number.number == wanted.number);
+    let gone = to.numbers.iter().filter(|wanted| !is_here(wanted)).map(|wanted| wanted.number.clone()).collect();
+
+    let wanted: HashMap<&E164, SystemType> = to.numbers.iter().map(|one| (&one.number, one.system_type)).collect();
+    let becomes = |number: &PhoneNumber| wanted.get(&number.number).copied().unwrap_or(to.system_type);
+    if agent.system_type == to.system_type && numbers.iter().all(|number| number.system_type == becomes(number)) {
+        return Ok(Restored { changed: false, gone });
+    }
+    let missing = missing(&agent, &numbers, systems, to.system_type);
+    if !missing.is_empty() {
+        return Err(SwitchError::NotConfigured(missing));
+    }
+    let to = Image {
+        numbers: numbers
+            .iter()
+            .map(|number| NumberImage { number: number.number.clone(), system_type: becomes(number) })
+            .collect(),
+        ..*to
+    };
+    set(conn, &mut agent, &numbers, &to, actor).await?;
+    Ok(Restored { changed: true, gone })
+}
+
+/// Sets the systems of a locked agent and its numbers, logs that, and has it replicated.
+async fn set(
+    conn: &mut PgConnection,
+    agent: &mut Agent,
+    numbers: &[PhoneNumber],
+    to: &Image,
+    actor: &Actor,
+) -> store::Result<()> {
+    let before = image(agent, numbers);
+    if agent.system_type != to.system_type {
+        agent.switched_at = Some(agents::set_system_type(conn, agent.id, to.system_type).await?);
+        agent.system_type = to.system_type;
+    }
+    numbers::set_system_type(conn, agent.id, to.system_type).await?;
+    for (number, to) in numbers.iter().zip(&to.numbers).filter(|(_, one)| one.system_type != to.system_type) {
+        numbers::set_one_system_type(conn, number.id, to.system_type).await?;
+    }
+    let after = Image { switched_at: agent.switched_at, ..to.clone() };
     let event = NewEvent {
         agent_id: Some(agent.id),
-        before: Some(before),
-        after: Some(after),
-        ..NewEvent::new(project, EVENT, actor)
+        before: Some(store::encode(&before)?),
+        after: Some(store::encode(&after)?),
+        ..NewEvent::new(agent.project_id, EVENT, actor)
     };
     events::append(conn, &event).await?;
-    replication::enqueue(conn).await?;
-    Ok(Switched { agent, changed: true })
+    replication::enqueue(conn).await
+}
+
+/// Whether an agent is on a system with all its numbers.
+pub fn is_on(image: &Image, system: SystemType) -> bool {
+    image.system_type == system && image.numbers.iter().all(|number| number.system_type == system)
 }
 
 /// What is missing for the agent's calls to run on `target`.
-fn missing(agent: &Agent, numbers: &[PhoneNumber], systems: Systems, target: SystemType) -> Vec<Missing> {
+pub fn missing(agent: &Agent, numbers: &[PhoneNumber], systems: Systems, target: SystemType) -> Vec<Missing> {
     let needs: Vec<(bool, Missing)> = match target {
         SystemType::OpenaiRealtime => vec![
             (agent.realtime.is_some(), Missing::Realtime),
@@ -130,19 +229,16 @@ fn missing(agent: &Agent, numbers: &[PhoneNumber], systems: Systems, target: Sys
     needs.into_iter().filter(|(met, _)| !met).map(|(_, need)| need).collect()
 }
 
-/// The part of an agent that a switch changes, for the event.
-fn state<'a>(agent: &Agent, numbers: impl Iterator<Item = (&'a PhoneNumber, SystemType)>) -> Value {
-    json!({
-        "systemType": agent.system_type,
-        "switchedAt": agent.switched_at.and_then(rfc3339),
-        "numbers": numbers
-            .map(|(number, system)| json!({ "number": number.number, "systemType": system }))
-            .collect::<Vec<_>>(),
-    })
-}
-
-fn rfc3339(at: OffsetDateTime) -> Option<String> {
-    at.format(&Rfc3339).ok()
+/// An agent and its numbers as they are.
+pub fn image(agent: &Agent, numbers: &[PhoneNumber]) -> Image {
+    Image {
+        system_type: agent.system_type,
+        switched_at: agent.switched_at,
+        numbers: numbers
+            .iter()
+            .map(|number| NumberImage { number: number.number.clone(), system_type: number.system_type })
+            .collect(),
+    }
 }
 
 #[cfg(test)]

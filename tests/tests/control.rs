@@ -13,5 +13,7 @@ mod kv;
 mod migrations;
 #[path = "control/replication.rs"]
 mod replication;
+#[path = "control/rollouts.rs"]
+mod rollouts;
 #[path = "control/system_type_api.rs"]
 mod system_type_api;

@@ -154,6 +154,28 @@ pub async fn list(conn: &mut PgConnection, project: ProjectId, limit: i64) -> Re
     .collect()
 }
 
+/// These agents, or those of a project, or all, in the order of their ids.
+pub async fn select(
+    conn: &mut PgConnection,
+    project: Option<ProjectId>,
+    ids: Option<&[AgentId]>,
+) -> Result<Vec<Agent>> {
+    let ids: Option<Vec<Uuid>> = ids.map(|ids| ids.iter().map(|id| id.0).collect());
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number,
+                system_type, switched_at
+         from agents where ($1::uuid is null or project_id = $1) and ($2::uuid[] is null or id = any($2)) order by id",
+        project.map(|id| id.0),
+        ids.as_deref()
+    )
+    .fetch_all(conn)
+    .await?
+    .into_iter()
+    .map(Agent::try_from)
+    .collect()
+}
+
 /// Sets the system of a locked agent and notes when.
 ///
 /// The moment is the statement's, not the transaction's: this one may have waited for the lock while calls began on

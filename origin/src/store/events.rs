@@ -23,6 +23,8 @@ pub enum Actor {
     ApiKey(String),
     /// Somebody at the command line, named by the command.
     Command(&'static str),
+    /// A rollout, named by its id; its own events say who asked for it.
+    Rollout(Uuid),
     /// The origin itself, on a webhook or a job.
     Origin,
 }
@@ -32,6 +34,7 @@ impl fmt::Display for Actor {
         match self {
             Self::ApiKey(prefix) => write!(f, "api-key:{prefix}"),
             Self::Command(name) => write!(f, "command:{name}"),
+            Self::Rollout(id) => write!(f, "rollout:{id}"),
             Self::Origin => f.write_str("origin"),
         }
     }

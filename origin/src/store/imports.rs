@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::agents::{NewAgent, RealtimeSettings};
 use super::tools::Builtin;
 use super::tools::settings::ToolSettings;
-use super::{Result, StoreError};
+use super::{Result, encode};
 
 /// Makes imports of one project wait for each other until the transaction ends.
 pub async fn serialize(conn: &mut PgConnection, project: ProjectId) -> Result<()> {
@@ -281,8 +281,4 @@ pub async fn link(conn: &mut PgConnection, project: ProjectId, agent: AgentId, t
 pub async fn unlink(conn: &mut PgConnection, agent: AgentId, tool: Uuid) -> Result<()> {
     sqlx::query!("delete from agent_tools where agent_id = $1 and tool_id = $2", agent.0, tool).execute(conn).await?;
     Ok(())
-}
-
-fn encode(value: &impl serde::Serialize) -> Result<Value> {
-    serde_json::to_value(value).map_err(|error| StoreError::Database(sqlx::Error::Encode(error.into())))
 }

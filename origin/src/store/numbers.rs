@@ -132,6 +132,18 @@ pub async fn set_system_type(conn: &mut PgConnection, agent: AgentId, target: Sy
     Ok(())
 }
 
+/// Sets the system of one number of a locked agent.
+pub async fn set_one_system_type(conn: &mut PgConnection, id: NumberId, target: SystemType) -> Result<()> {
+    sqlx::query!(
+        "update phone_numbers set system_type = $2 where id = $1 and system_type <> $2",
+        id.0,
+        target.as_str()
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Makes the number, or describes the project's number anew. `None`: it is another project's. The agent, and the
 /// one that answered the number before, must be locked. A new number starts on the system of its agent.
 pub async fn put(conn: &mut PgConnection, number: &NewNumber<'_>) -> Result<Option<NumberId>> {

@@ -1,0 +1,219 @@
+//! A rollout as it is shown, at the command line and by the API.
+
+use std::ops::Add;
+
+use serde::Serialize;
+use serde_json::Value;
+use shared::{AgentId, ProjectId, SystemType};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::cohort::Stage;
+use super::findings;
+use super::guard::{self, Finding, Verdict};
+use super::settings::{GuardSettings, OnFail};
+use super::state::{Reason, State};
+use crate::store;
+use crate::store::rollouts::items::{self, Count, Item, ItemState};
+use crate::store::rollouts::{Rollout, RolloutId, Scope};
+
+/// A rollout and how it stands.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutView {
+    /// Its id.
+    pub id: RolloutId,
+    /// Whose it is; `null`: its agents are of several projects.
+    pub project_id: Option<ProjectId>,
+    /// Where its agents go.
+    pub target: SystemType,
+    /// What was asked for.
+    pub scope: Scope,
+    /// How far it has come.
+    pub state: State,
+    /// Why it is paused or rolled back.
+    pub reason: Option<Reason>,
+    /// How many stages were begun.
+    pub stage: u16,
+    /// The stages, and how their agents stand.
+    pub stages: Vec<StageView>,
+    /// All agents together.
+    pub agents: AgentCounts,
+    /// How calls are compared.
+    pub guard: GuardSettings,
+    /// What the guard finds now; `null`: it is off, or no agent is switched.
+    pub verdict: Option<VerdictView>,
+    /// Who planned it.
+    pub created_by: String,
+    /// When it was planned.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it last went on.
+    #[serde(with = "time::serde::rfc3339")]
+    pub changed_at: OffsetDateTime,
+}
+
+/// A stage and how its agents stand.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StageView {
+    /// `pilot` or a percentage.
+    pub name: Stage,
+    /// Whether it was begun.
+    pub begun: bool,
+    /// Its agents.
+    pub agents: AgentCounts,
+}
+
+/// How many agents are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentCounts {
+    /// All.
+    pub total: u64,
+    /// Not switched yet.
+    pub planned: u64,
+    /// Switched.
+    pub switched: u64,
+    /// On the target already.
+    pub unchanged: u64,
+    /// Could not be switched.
+    pub failed: u64,
+    /// Switched back.
+    pub restored: u64,
+    /// Could not be switched back.
+    pub restore_failed: u64,
+}
+
+/// What the guard finds.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerdictView {
+    /// On the whole.
+    pub verdict: Verdict,
+    /// Measure by measure.
+    pub findings: Vec<Finding>,
+}
+
+/// An agent of a rollout.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemView {
+    /// Who it is.
+    pub agent_id: AgentId,
+    /// Its name; `null`: it is gone.
+    pub name: Option<String>,
+    /// Its stage, counted from 1.
+    pub stage: i32,
+    /// What came of it.
+    pub state: ItemState,
+    /// What it and its numbers were; `null`: it was not switched.
+    pub before: Option<Value>,
+    /// Why it failed, in one word.
+    pub error_code: Option<String>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// When it was switched.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub switched_at: Option<OffsetDateTime>,
+    /// When it was switched back.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub restored_at: Option<OffsetDateTime>,
+}
+
+impl From<Item> for ItemView {
+    fn from(item: Item) -> Self {
+        Self {
+            agent_id: item.agent_id,
+            name: item.agent_name,
+            stage: item.stage,
+            state: item.state,
+            before: item.before,
+            error_code: item.error_code,
+            error: item.error,
+            switched_at: item.switched_at,
+            restored_at: item.restored_at,
+        }
+    }
+}
+
+impl AgentCounts {
+    fn of<'a>(counts: impl Iterator<Item = &'a Count>) -> Self {
+        let mut sum = Self::default();
+        for count in counts {
+            let agents = count.agents.unsigned_abs();
+            sum.total += agents;
+            *match count.state {
+                ItemState::Planned => &mut sum.planned,
+                ItemState::Switched => &mut sum.switched,
+                ItemState::Unchanged => &mut sum.unchanged,
+                ItemState::Failed => &mut sum.failed,
+                ItemState::Restored => &mut sum.restored,
+                ItemState::RestoreFailed => &mut sum.restore_failed,
+            } += agents;
+        }
+        sum
+    }
+
+    /// Those that failed, either way.
+    pub fn failures(&self) -> u64 {
+        self.failed + self.restore_failed
+    }
+}
+
+impl Add for AgentCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            total: self.total + other.total,
+            planned: self.planned + other.planned,
+            switched: self.switched + other.switched,
+            unchanged: self.unchanged + other.unchanged,
+            failed: self.failed + other.failed,
+            restored: self.restored + other.restored,
+            restore_failed: self.restore_failed + other.restore_failed,
+        }
+    }
+}
+
+/// How many agents failed, either way.
+pub fn failures(counts: &[Count]) -> u64 {
+    AgentCounts::of(counts.iter()).failures()
+}
+
+/// A rollout and how it stands.
+pub async fn show(conn: &mut PgConnection, rollout: Rollout) -> store::Result<RolloutView> {
+    let counts = items::counts(conn, rollout.id).await?;
+    let agents = AgentCounts::of(counts.iter());
+    let verdict = if rollout.guard.on_fail == OnFail::Off || agents.switched == 0 {
+        None
+    } else {
+        let findings = findings(conn, &rollout).await?;
+        Some(VerdictView { verdict: guard::overall(&findings), findings })
+    };
+    let stages = (1..)
+        .zip(&rollout.stages)
+        .map(|(at, &name)| StageView {
+            name,
+            begun: at <= i32::from(rollout.stage),
+            agents: AgentCounts::of(counts.iter().filter(|count| count.stage == at)),
+        })
+        .collect();
+    Ok(RolloutView {
+        id: rollout.id,
+        project_id: rollout.project_id,
+        target: rollout.target,
+        scope: rollout.scope,
+        state: rollout.state,
+        reason: rollout.reason,
+        stage: rollout.stage,
+        stages,
+        agents,
+        guard: rollout.guard,
+        verdict,
+        created_by: rollout.created_by,
+        created_at: rollout.created_at,
+        changed_at: rollout.changed_at,
+    })
+}
