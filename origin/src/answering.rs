@@ -8,7 +8,7 @@ pub mod expected;
 
 use secrecy::ExposeSecret as _;
 use shared::decision::{Rejection, VoiceDecision, decide_voice};
-use shared::route::{Lookup, NumberRoute};
+use shared::route::{Lookup, NumberRoute, VapiHandover};
 use shared::stream_token::StreamGrant;
 use shared::twilio::answer;
 use shared::twilio::webhook::{CallStatus, CallWebhook};
@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use crate::App;
 use crate::end_reason::EndReason;
 use crate::handover::{self, Handover, HandoverError, Wanted};
+use crate::numbers::pointing;
 use crate::providers::vapi::VapiError;
 use crate::store::agents::Agent;
 use crate::store::calls::{Call, NewCall, Resumption};
@@ -252,6 +253,13 @@ async fn find(app: &App, number: &E164, call_sid: &CallSid) -> Result<Option<Kno
     if let Some(call) = store::calls::by_call_sid(&mut conn, call_sid).await? {
         route.agent_system_type = call.system_type;
         route.number_system_type = call.system_type;
+    }
+    // The number goes straight to Vapi from now on, but Twilio does not know that yet: nobody is turned away for it.
+    if route.vapi_handover == VapiHandover::None
+        && number.vapi_phone_number_id.is_some()
+        && pointing::may_have_come_to_us(&mut conn, agent.id, &number.number, OffsetDateTime::now_utc()).await?
+    {
+        route.vapi_handover = VapiHandover::Bypass;
     }
     Ok(Some(Known { route, agent, number }))
 }

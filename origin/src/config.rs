@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,6 +79,9 @@ pub struct Twilio {
     pub auth_tokens: Vec<SecretString>,
     /// `TWILIO_API_URL`: default `https://api.twilio.com`.
     pub api_url: Url,
+    /// `TWILIO_CONCURRENCY`: how many numbers are worked on at a time; default 4. Twilio limits concurrent requests, and
+    /// those of live calls come first.
+    pub concurrency: NonZeroUsize,
 }
 
 impl Twilio {
@@ -389,12 +393,14 @@ impl Vars<'_> {
 
     fn twilio(&mut self) -> Option<Twilio> {
         let api_url = self.service_url("TWILIO_API_URL", "https://api.twilio.com");
+        let concurrency = self.parsed("TWILIO_CONCURRENCY", "4", "a number of requests, at least 1");
         let [account_sid, auth_token] = self.together(["TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"])?;
         let Ok(account_sid) = AccountSid::new(account_sid) else {
             self.fault("TWILIO_ACCOUNT_SID must be an account SID, AC…");
             return None;
         };
-        Some(Twilio { account_sid, auth_tokens: self.secrets("TWILIO_AUTH_TOKEN", &auth_token)?, api_url: api_url? })
+        let auth_tokens = self.secrets("TWILIO_AUTH_TOKEN", &auth_token)?;
+        Some(Twilio { account_sid, auth_tokens, api_url: api_url?, concurrency: concurrency? })
     }
 
     fn vapi(&mut self) -> Option<Vapi> {

@@ -12,6 +12,7 @@ use graphile_worker::{
 use sqlx::{PgConnection, PgPool};
 
 use crate::late_events::LateEvents;
+use crate::numbers::pointing::job::PointNumbers;
 use crate::reconcile::{self, Reconcile};
 use crate::replication::check::Sweep;
 use crate::replication::{Replicate, Replicator};
@@ -48,7 +49,8 @@ pub async fn scope<F: Future>(ctx: &WorkerContext, work: F) -> F::Output {
 
 /// Runs jobs until the app shuts down.
 ///
-/// Without access to Cloudflare, replication is left alone: its job waits for an origin that can do it.
+/// Without access to Cloudflare, replication is left alone, and without access to Twilio so is pointing: these jobs wait
+/// for an origin that can do them.
 pub async fn run(app: Arc<App>) {
     while !app.shutdown.is_cancelled() {
         let result = match worker(&app).await {
@@ -99,6 +101,12 @@ async fn worker(app: &Arc<App>) -> anyhow::Result<Worker> {
         .with_cron(late.payload(LateEvents::default())?)
         .define_job::<Rollouts>()
         .with_cron(rollouts.payload(Rollouts::default())?);
+    if app.config.twilio.is_some() {
+        // Every minute whatever happens: what is to be tried again has its time in the tables.
+        let due =
+            Cron::every_minute::<PointNumbers>().queue(PointNumbers::IDENTIFIER).job_key(PointNumbers::IDENTIFIER);
+        options = options.define_job::<PointNumbers>().with_cron(due.payload(PointNumbers::default())?);
+    }
     if let Some(kv) = app.kv() {
         // Every minute whatever happens: this bounds the delay after an outage, where the growing delays of retries
         // would reach hours, and it finds changes that were made by hand.

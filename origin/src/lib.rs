@@ -20,6 +20,7 @@ pub mod jobs;
 pub mod keys;
 pub mod late_events;
 pub mod live_calls;
+pub mod numbers;
 pub mod prices;
 pub mod providers;
 pub mod reconcile;

@@ -19,6 +19,7 @@ pub mod events;
 pub mod imports;
 pub mod inbox;
 pub mod numbers;
+pub mod pointings;
 pub mod projects;
 pub mod recordings;
 pub mod replica;

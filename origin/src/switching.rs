@@ -1,6 +1,7 @@
 //! Switching an agent to another voice system.
 //!
-//! One transaction of the caller's: lock the agent, set its type and its numbers', log the event, enqueue replication.
+//! One transaction of the caller's: lock the agent, set its type and its numbers', log the event, enqueue replication to
+//! the edge and the re-pointing of numbers at Twilio.
 //! The same value again changes nothing and logs nothing. Calls in flight are not touched: each is pinned to the
 //! system it began on.
 
@@ -13,6 +14,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::config::Systems;
+use crate::numbers::pointing;
 use crate::replication;
 use crate::store::agents::{self, Agent};
 use crate::store::events::{self, Actor, NewEvent};
@@ -202,6 +204,7 @@ async fn set(
         ..NewEvent::new(agent.project_id, EVENT, actor)
     };
     events::append(conn, &event).await?;
+    pointing::enqueue(conn, agent.id).await?;
     replication::enqueue(conn).await
 }
 

@@ -94,6 +94,9 @@ pub struct Metrics {
     pub recordings: Family<OutcomeLabels, Counter>,
     /// `tandem_system_switches_total`: agents switched, by the system they went to.
     pub switches: Family<SystemLabels, Counter>,
+    /// `tandem_pointings_total`: attempts to point a number at Twilio, by outcome: `settled`, `conflict` (somebody else has
+    /// changed it), `failed` (for good), `retried`, `rate_limited`.
+    pub pointings: Family<OutcomeLabels, Counter>,
 }
 
 /// Labels of a request.
@@ -181,6 +184,7 @@ impl Metrics {
             interruptions: Counter::default(),
             recordings: Family::default(),
             switches: Family::default(),
+            pointings: Family::default(),
             registry: Registry::default(),
         };
         registry.register("http_requests", "Requests answered", metrics.http_requests.clone());
@@ -255,6 +259,7 @@ impl Metrics {
         registry.register("interruptions", "Times that callers cut the agent off", metrics.interruptions.clone());
         registry.register("recordings", "Sound recordings, by outcome", metrics.recordings.clone());
         registry.register("system_switches", "Agents switched to a system", metrics.switches.clone());
+        registry.register("pointings", "Attempts to point a number at Twilio", metrics.pointings.clone());
         Self { registry, ..metrics }
     }
 

@@ -1,6 +1,7 @@
 //! Calls that Vapi runs, as it tells of them in server messages.
 //!
-//! The decision comes first (`shared::decision`), with the call's pin before the agent's present state. Messages that
+//! The decision comes first (`shared::decision`), with the call's pin before the agent's present state; a call that
+//! Twilio sent straight to Vapi because it did not know better is Vapi's, too. Messages that
 //! need an answer get one in their type's shape; the rest fill the same call record that bridged calls have.
 
 pub mod report;
@@ -20,6 +21,7 @@ use crate::App;
 use crate::calls::{Entry, ToolRun};
 use crate::end_reason::Ending;
 use crate::inbox::{self, Delivery, Source, State, told_at};
+use crate::numbers::pointing;
 use crate::store::calls::{Call, NewCall};
 use crate::store::events::{Actor, NewEvent};
 use crate::store::tools::Tool;
@@ -82,7 +84,13 @@ async fn decide(conn: &mut PgConnection, message: &Message) -> Result<Decided, S
         (None, None) => None,
     };
     let pin = call.as_ref().map(|call| call.system_type);
-    let decision = decide_vapi(pin, Lookup::Truth(route.as_ref()), message.call_created_at);
+    let mut decision = decide_vapi(pin, Lookup::Truth(route.as_ref()), message.call_created_at);
+    // The agent has left Vapi, but Twilio may not have known that yet.
+    if let (VapiDecision::Skip, None, Some(agent), Some(began_at)) = (decision, pin, agent_id, message.call_created_at)
+        && pointing::may_have_gone_to_vapi(conn, agent, message.number.as_ref(), began_at).await?
+    {
+        decision = VapiDecision::Process;
+    }
     let call_id = message.call_id.as_ref().map_or("-", VapiCallId::as_str);
     tracing::info!(vapi_call_id = call_id, kind = %message.kind, ?decision, "Vapi message decided");
     Ok(Decided { decision, agent_id, call })

@@ -129,7 +129,13 @@ impl Tandem {
             let url = postgres.create_database("tandem").await?;
             anyhow::Ok((postgres, url))
         };
+        let twilio_options = TwilioOptions {
+            clips: options.clips.unwrap_or(TwilioOptions::new("", "", Hosts::default()).clips),
+            ..TwilioOptions::new(ACCOUNT_SID, AUTH_TOKEN, hosts.clone())
+        };
+        let twilio = Twilio::start(twilio_options).await?;
         let vapi_options = VapiOptions {
+            twilio_api_url: Some(twilio.api_url()),
             server: Some(Server::new(&format!("{EDGE_URL}/api/vapi/webhook"), Auth::Secret(VAPI_SECRET.to_owned()))),
             ..VapiOptions::new(VAPI_API_KEY, hosts.clone())
         };
@@ -137,11 +143,6 @@ impl Tandem {
         let ((postgres, database_url), edge) =
             tokio::try_join!(database, async { anyhow::Ok(start_edge(&link, &vapi, options.queue_refuses).await?) })?;
 
-        let twilio_options = TwilioOptions {
-            clips: options.clips.unwrap_or(TwilioOptions::new("", "", Hosts::default()).clips),
-            ..TwilioOptions::new(ACCOUNT_SID, AUTH_TOKEN, hosts.clone())
-        };
-        let twilio = Twilio::start(twilio_options).await?;
         let openai_key = options.openai.api_key.clone();
         let openai = Realtime::start(options.openai).await?;
         let tools = ToolServer::start().await?;

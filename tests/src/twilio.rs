@@ -46,7 +46,7 @@ pub use call::CallStatus;
 pub use callee::{Callee, Outcome};
 pub use caller::Caller;
 pub use dead_air::Gap;
-pub use exchange::Notification;
+pub use exchange::{Notification, RestRequest};
 pub use handle::{CallHandle, NotInTime};
 pub use ledger::ChunkFact;
 pub use line::Recording;
@@ -143,7 +143,7 @@ pub enum Fault {
     BadGateway,
     /// No answer, ever; the request is not processed.
     Silence,
-    /// No answer, ever, although the request *is* processed.
+    /// No answer, ever, although the request *is* processed. Waits for a request that changes something.
     LostAnswer,
 }
 
@@ -184,6 +184,11 @@ impl Twilio {
         lock(&self.exchange.numbers).get(e164).cloned()
     }
 
+    /// Takes a number out of the account, as its owner does in the console.
+    pub fn remove_number(&self, e164: &str) {
+        lock(&self.exchange.numbers).remove(e164);
+    }
+
     /// Says what happens when this number is dialled.
     pub fn set_callee(&self, number: &str, callee: Callee) {
         lock(&self.exchange.callees).insert(number.to_owned(), callee);
@@ -207,6 +212,11 @@ impl Twilio {
     /// The next so many REST requests go wrong in this way.
     pub fn fail_next(&self, requests: usize, fault: Fault) {
         self.exchange.add_faults(fault, requests);
+    }
+
+    /// Every request to the REST API, in order.
+    pub fn rest_requests(&self) -> Vec<RestRequest> {
+        self.exchange.requests()
     }
 
     /// Changes the auth tokens, as in a rotation: the first signs from now on.

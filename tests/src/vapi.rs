@@ -225,7 +225,12 @@ impl Vapi {
         add(&mut self.shared.stored().numbers, number)
     }
 
-    /// The same for a tool.
+    /// Takes a number away, as somebody does in the dashboard.
+    pub fn remove_number(&self, id: &str) {
+        self.shared.stored().numbers.delete(id);
+    }
+
+    /// The same as with an assistant, for a tool.
     pub fn add_tool(&self, tool: Value) -> String {
         add(&mut self.shared.stored().tools, tool)
     }

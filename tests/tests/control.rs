@@ -11,6 +11,8 @@ mod harness;
 mod kv;
 #[path = "control/migrations.rs"]
 mod migrations;
+#[path = "control/pointing.rs"]
+mod pointing;
 #[path = "control/replication.rs"]
 mod replication;
 #[path = "control/rollouts.rs"]

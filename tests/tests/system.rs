@@ -21,6 +21,8 @@ mod leaving;
 mod loss;
 #[path = "system/outage.rs"]
 mod outage;
+#[path = "system/pointing.rs"]
+mod pointing;
 #[path = "system/records.rs"]
 mod records;
 #[path = "system/refusals.rs"]

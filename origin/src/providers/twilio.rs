@@ -1,4 +1,6 @@
-//! Twilio's REST API, as far as calls are looked up.
+//! Twilio's REST API: calls are looked up here, and phone numbers have a module of their own.
+
+pub mod numbers;
 
 use std::time::Duration;
 

@@ -4,6 +4,7 @@
 //! our Twilio call to the assistant. There is no idempotency key, so a request is never repeated here.
 
 pub mod assistants;
+pub mod phone_numbers;
 
 use std::time::Duration;
 

@@ -144,6 +144,14 @@ pub async fn set_one_system_type(conn: &mut PgConnection, id: NumberId, target: 
     Ok(())
 }
 
+/// Notes the number's id at Vapi. Its agent must be locked.
+pub async fn set_vapi_id(conn: &mut PgConnection, number: NumberId, id: Option<&str>) -> Result<()> {
+    sqlx::query!("update phone_numbers set vapi_phone_number_id = $2 where id = $1", number.0, id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Makes the number, or describes the project's number anew. `None`: it is another project's. The agent, and the
 /// one that answered the number before, must be locked. A new number starts on the system of its agent.
 pub async fn put(conn: &mut PgConnection, number: &NewNumber<'_>) -> Result<Option<NumberId>> {

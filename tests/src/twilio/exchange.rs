@@ -26,6 +26,17 @@ pub struct Notification {
     pub url: String,
 }
 
+/// A request to the REST API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestRequest {
+    /// `GET`, `POST`, `DELETE`.
+    pub method: String,
+    /// The path below the account, such as `IncomingPhoneNumbers.json`.
+    pub path: String,
+    /// The status of the answer, also of one that was lost.
+    pub status: u16,
+}
+
 pub(crate) struct Exchange {
     pub(crate) options: TwilioOptions,
     auth_tokens: Mutex<Vec<String>>,
@@ -36,6 +47,7 @@ pub(crate) struct Exchange {
     pub(crate) callees: Mutex<HashMap<String, Callee>>,
     notifications: Mutex<Vec<Notification>>,
     faults: Mutex<VecDeque<Fault>>,
+    requests: Mutex<Vec<RestRequest>>,
     callback_copies: AtomicUsize,
     pub(crate) stopped: CancellationToken,
 }
@@ -50,6 +62,7 @@ impl Exchange {
             callees: Mutex::default(),
             notifications: Mutex::default(),
             faults: Mutex::default(),
+            requests: Mutex::default(),
             callback_copies: AtomicUsize::new(1),
             stopped: CancellationToken::new(),
         }
@@ -92,8 +105,18 @@ impl Exchange {
         lock(&self.faults).extend(std::iter::repeat_n(fault, requests));
     }
 
-    pub(crate) fn next_fault(&self) -> Option<Fault> {
-        lock(&self.faults).pop_front()
+    /// The fault ordered for the request at hand. An answer is lost only where that matters: of a change.
+    pub(crate) fn next_fault(&self, is_change: bool) -> Option<Fault> {
+        let mut faults = lock(&self.faults);
+        if faults.front() == Some(&Fault::LostAnswer) && !is_change { None } else { faults.pop_front() }
+    }
+
+    pub(crate) fn note_request(&self, request: RestRequest) {
+        lock(&self.requests).push(request);
+    }
+
+    pub(crate) fn requests(&self) -> Vec<RestRequest> {
+        lock(&self.requests).clone()
     }
 
     pub(crate) fn set_callback_copies(&self, copies: usize) {

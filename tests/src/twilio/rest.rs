@@ -17,7 +17,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::Fault;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, RestRequest};
 
 pub(crate) fn router(exchange: Arc<Exchange>) -> Router {
     Router::new().route("/2010-04-01/{*path}", any(handle)).with_state(exchange)
@@ -86,8 +86,16 @@ async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let fault = exchange.next_fault();
-    let error = |status, code, message: &str| respond(Err(ApiError::new(status, code, message)));
+    let fault = exchange.next_fault(method != Method::GET);
+    let note = |status| {
+        // Without `Accounts/{sid}`.
+        let path = path.split('/').skip(2).collect::<Vec<_>>().join("/");
+        exchange.note_request(RestRequest { method: method.to_string(), path, status });
+    };
+    let error = |status, code, message: &str| {
+        note(status);
+        respond(Err(ApiError::new(status, code, message)))
+    };
     match fault {
         Some(Fault::TooManyRequests) => return error(429, 20429, "Too Many Requests"),
         Some(Fault::ServerError) => {
@@ -111,6 +119,7 @@ async fn handle(
         (_, false) => return error(415, 20415, "Unsupported Media Type: send a form"),
     };
     let reply = route(&exchange, &method, &path, &form);
+    note(reply.as_ref().map_or_else(|error| error.status, |(status, _)| *status));
     if fault == Some(Fault::LostAnswer) {
         return std::future::pending().await;
     }

@@ -97,18 +97,19 @@ pub(crate) struct Answer {
 impl Origin {
     /// Without Cloudflare: nothing replicates.
     pub(crate) async fn start() -> Self {
-        Self::with(None).await
+        Self::with(Vec::new()).await
     }
 
     /// Replicating to `kv` once [`run_jobs`](Self::run_jobs) is called.
     pub(crate) async fn replicating_to(kv: &FakeKv) -> Self {
-        Self::with(Some(kv)).await
+        Self::with(cloudflare(kv)).await
     }
 
-    async fn with(kv: Option<&FakeKv>) -> Self {
+    /// With these variables beside those that every origin of these tests has.
+    pub(crate) async fn with(more: Vec<(&'static str, String)>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let database = Database::migrated().await;
-        let config = config(&database.url, kv);
+        let config = config(&database.url, &more);
         let db = store::connect(&config.database_url).await.expect("the origin's pool");
         let app = App::new(config, db).expect("an app");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -143,7 +144,7 @@ impl Origin {
 
     /// Runs jobs as another process would, one that can be killed.
     pub(crate) fn run_killable_jobs(&self, kv: &FakeKv) -> KillableJobs {
-        let config = config(&self.database.url, Some(kv));
+        let config = config(&self.database.url, &cloudflare(kv));
         let runtime = Runtime::new().expect("a runtime");
         runtime.spawn(async move {
             let db = store::connect(&config.database_url).await.expect("a pool");
@@ -232,18 +233,26 @@ async fn new_key(db: &PgPool, project: ProjectId, role: Role, random: u8) -> Str
     key.expose_secret().to_owned()
 }
 
-fn config(database_url: &str, kv: Option<&FakeKv>) -> Config {
+fn cloudflare(kv: &FakeKv) -> Vec<(&'static str, String)> {
+    vec![
+        ("CLOUDFLARE_API_URL", kv.url()),
+        ("CLOUDFLARE_ACCOUNT_ID", "account".to_owned()),
+        ("CLOUDFLARE_API_TOKEN", "token".to_owned()),
+        ("CLOUDFLARE_KV_NAMESPACE_ID", "routes".to_owned()),
+    ]
+}
+
+fn config(database_url: &str, more: &[(&'static str, String)]) -> Config {
     Config::read(|name| {
-        let value = match (name, kv) {
-            ("DATABASE_URL", _) => database_url,
-            ("EDGE_URL", _) => "https://edge.tandem.test",
-            ("MEDIA_URL", _) => "wss://origin.tandem.test/media-stream",
-            ("EDGE_ORIGIN_SECRET", _) => "a secret for the tests only",
-            ("OPENAI_API_KEY" | "VAPI_API_KEY" | "VAPI_SERVER_SECRET", _) => "for the tests only",
-            ("CLOUDFLARE_API_URL", Some(kv)) => return Some(kv.url()),
-            ("CLOUDFLARE_ACCOUNT_ID", Some(_)) => "account",
-            ("CLOUDFLARE_API_TOKEN", Some(_)) => "token",
-            ("CLOUDFLARE_KV_NAMESPACE_ID", Some(_)) => "routes",
+        if let Some((_, value)) = more.iter().find(|(known, _)| *known == name) {
+            return Some(value.clone());
+        }
+        let value = match name {
+            "DATABASE_URL" => database_url,
+            "EDGE_URL" => "https://edge.tandem.test",
+            "MEDIA_URL" => "wss://origin.tandem.test/media-stream",
+            "EDGE_ORIGIN_SECRET" => "a secret for the tests only",
+            "OPENAI_API_KEY" | "VAPI_API_KEY" | "VAPI_SERVER_SECRET" => "for the tests only",
             _ => return None,
         };
         Some(value.to_owned())

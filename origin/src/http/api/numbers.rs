@@ -1,5 +1,6 @@
 //! `/api/numbers`: read phone numbers.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,12 +9,17 @@ use serde::Serialize;
 use shared::route::VapiHandover;
 use shared::{AgentId, E164, NumberId, ProjectId, SystemType};
 
+use time::OffsetDateTime;
+
 use super::{Limit, List};
 use crate::App;
 use crate::http::auth::Reader;
 use crate::http::extract::Params;
 use crate::http::problem::Problem;
+use crate::numbers::pointing;
+use crate::providers::twilio::numbers::VoiceSettings;
 use crate::store::numbers::{self, PhoneNumber};
+use crate::store::pointings::{Place, Pointing, PointingState};
 
 /// A phone number as the API shows it.
 #[derive(Debug, Serialize)]
@@ -26,11 +32,55 @@ pub struct NumberBody {
     system_type: SystemType,
     vapi_handover: VapiHandover,
     vapi_phone_number_id: Option<String>,
+    /// `null`: Twilio is not told about this number.
+    pointing: Option<PointingBody>,
 }
 
-impl From<PhoneNumber> for NumberBody {
-    fn from(number: PhoneNumber) -> Self {
+/// Where Twilio sends the number's calls, or is to send them.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PointingBody {
+    place: Place,
+    state: PointingState,
+    #[serde(with = "time::serde::rfc3339")]
+    requested_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    settled_at: Option<OffsetDateTime>,
+    /// Failed attempts since it was asked for.
+    attempts: i32,
+    error: Option<PointingError>,
+    /// What Twilio said last.
+    found: Option<VoiceSettings>,
+    /// The settings that calls reach Vapi with, and that a way back restores.
+    remembered: Option<VoiceSettings>,
+}
+
+/// Why the last attempt failed.
+#[derive(Debug, Serialize)]
+pub struct PointingError {
+    code: String,
+    detail: String,
+}
+
+impl From<Pointing> for PointingBody {
+    fn from(pointing: Pointing) -> Self {
         Self {
+            place: pointing.place,
+            state: pointing.state,
+            requested_at: pointing.requested_at,
+            settled_at: pointing.settled_at,
+            attempts: pointing.attempts,
+            error: pointing.error.map(|(code, detail)| PointingError { code, detail }),
+            found: pointing.found,
+            remembered: pointing.remembered,
+        }
+    }
+}
+
+impl NumberBody {
+    fn new(number: PhoneNumber, pointing: Option<Pointing>) -> Self {
+        Self {
+            pointing: pointing.map(PointingBody::from),
             id: number.id,
             project_id: number.project_id,
             number: number.number,
@@ -51,5 +101,12 @@ pub async fn list(
     let limit = limit.get()?;
     let mut conn = app.db.acquire().await?;
     let numbers = numbers::list(&mut conn, reader.project, limit).await?;
-    Ok(Json(numbers.into_iter().map(NumberBody::from).collect()))
+    let ids: Vec<NumberId> = numbers.iter().map(|number| number.id).collect();
+    let states = pointing::state_of(&mut conn, &ids).await?;
+    let mut states: HashMap<NumberId, Pointing> = states.into_iter().map(|state| (state.number_id, state)).collect();
+    let with_state = |number: PhoneNumber| {
+        let state = states.remove(&number.id);
+        NumberBody::new(number, state)
+    };
+    Ok(Json(numbers.into_iter().map(with_state).collect()))
 }

@@ -1,0 +1,264 @@
+//! Pointing: has Twilio send a number's calls where its system wants them.
+//!
+//! Whoever changes a number's system asks for it in the same transaction, with [`enqueue`]; the [`job`] brings it about.
+//! Like replication it is state-based: it reads what is wanted when it runs, so late and repeated jobs do no harm.
+//!
+//! Twilio's settings of a number belong to its owner. So they are read first. Settings that Tandem neither made nor has
+//! seen are not overwritten: that is a conflict, and a person decides. The settings that calls reached Vapi with are
+//! remembered, all of them, and are what a way back restores. Numbers that are handed over at the edge stay there.
+//!
+//! Until Twilio has been told, calls go on arriving where they did before. Nobody is turned away for it: a call that
+//! Vapi was sent is Vapi's although its agent has left, and one that we were sent is handed to Vapi.
+
+pub mod job;
+mod work;
+
+use shared::{AgentId, E164, NumberId};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use crate::providers::twilio::numbers::VoiceSettings;
+use crate::store::pointings::{self, Place, Pointing};
+use crate::store::{self};
+
+/// For how long after a change of its settings Twilio, or a call on its way, may still follow the old ones. Both take
+/// seconds; clocks differ by less than the rest.
+const GRACE_SECONDS: f64 = 60.0;
+
+/// Asks for an agent's numbers to be pointed where they belong, once the caller's transaction is committed.
+///
+/// Call it late and before [`crate::replication::enqueue`]: it holds a lock that every other caller waits for.
+pub async fn enqueue(conn: &mut PgConnection, agent: AgentId) -> store::Result<()> {
+    if pointings::request_for_agent(conn, agent).await? {
+        job::enqueue(conn).await?;
+    }
+    Ok(())
+}
+
+/// How far these numbers have come. Those that Twilio is not told about are missing.
+pub async fn state_of(conn: &mut PgConnection, numbers: &[NumberId]) -> store::Result<Vec<Pointing>> {
+    pointings::of_numbers(conn, numbers).await
+}
+
+/// The settings that [`restore`] would bring back: what Twilio said when the number was last settled. `None`: it was
+/// never asked.
+pub fn image(pointing: &Pointing) -> Option<&VoiceSettings> {
+    pointing.found.as_ref()
+}
+
+/// Asks for exactly these settings, once the caller's transaction is committed. The number's system is the caller's to
+/// set; `place` is where calls go with these settings.
+pub async fn restore(
+    conn: &mut PgConnection,
+    number: NumberId,
+    place: Place,
+    image: &VoiceSettings,
+) -> store::Result<()> {
+    pointings::request_image(conn, number, place, image).await?;
+    job::enqueue(conn).await
+}
+
+/// Asks once more for what was asked for, after a conflict or a failure. With `overwrite`, settings that somebody else
+/// made give way, and are remembered for the way back to Vapi. `false`: Twilio is not told about this number.
+pub async fn retry(conn: &mut PgConnection, number: NumberId, overwrite: bool) -> store::Result<bool> {
+    let asked = pointings::request_again(conn, number, overwrite).await?;
+    if asked {
+        job::enqueue(conn).await?;
+    }
+    Ok(asked)
+}
+
+/// Whether Twilio may have sent a call that began then straight to Vapi, although the agent has left it.
+pub async fn may_have_gone_to_vapi(
+    conn: &mut PgConnection,
+    agent: AgentId,
+    number: Option<&E164>,
+    began_at: OffsetDateTime,
+) -> store::Result<bool> {
+    pointings::may_be_elsewhere(conn, agent, number, Place::Edge, began_at, GRACE_SECONDS).await
+}
+
+/// Whether Twilio may have sent us a call that begins now, although the number should go straight to Vapi.
+pub async fn may_have_come_to_us(
+    conn: &mut PgConnection,
+    agent: AgentId,
+    number: &E164,
+    now: OffsetDateTime,
+) -> store::Result<bool> {
+    pointings::may_be_elsewhere(conn, agent, Some(number), Place::Vapi, now, GRACE_SECONDS).await
+}
+
+/// What is to be done about what Twilio says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is as it should be.
+    Settled,
+    /// It is to say this instead.
+    Write(VoiceSettings),
+    /// Somebody else has changed it.
+    Conflict,
+}
+
+/// What every number is judged by.
+#[derive(Clone, Debug)]
+struct Bases {
+    /// The settings with which calls come to us.
+    edge: VoiceSettings,
+    /// Where Vapi is asked for calls.
+    vapi: String,
+}
+
+impl Bases {
+    /// What is to be done, and what is to be remembered for a way back to Vapi.
+    fn judge(&self, pointing: &Pointing, found: &VoiceSettings) -> (Verdict, Option<VoiceSettings>) {
+        let remembered = pointing.remembered.clone();
+        if !is_expected(pointing, found) {
+            let verdict = if *found == self.target(pointing, remembered.as_ref(), found) {
+                Verdict::Settled
+            } else {
+                Verdict::Conflict
+            };
+            return (verdict, remembered);
+        }
+        // What is not ours brought calls to Vapi: when they leave, or when there is nothing else to go by.
+        let leaves = pointing.place == Place::Edge || remembered.is_none();
+        let remembered = if *found != self.edge && leaves { Some(found.clone()) } else { remembered };
+        let target = self.target(pointing, remembered.as_ref(), found);
+        let verdict = if *found == target { Verdict::Settled } else { Verdict::Write(target) };
+        (verdict, remembered)
+    }
+
+    fn target(&self, pointing: &Pointing, remembered: Option<&VoiceSettings>, found: &VoiceSettings) -> VoiceSettings {
+        match (&pointing.image, pointing.place, remembered) {
+            (Some(image), _, _) => image.clone(),
+            (None, Place::Edge, _) => self.edge.clone(),
+            (None, Place::Vapi, Some(remembered)) => remembered.clone(),
+            (None, Place::Vapi, None) => found.clone().saved_by_vapi(&self.vapi),
+        }
+    }
+}
+
+/// Whether nobody else can have changed the settings.
+fn is_expected(pointing: &Pointing, found: &VoiceSettings) -> bool {
+    // A number that was never asked about is as its owner left it, who wants it to be moved.
+    let known = pointing.ours.as_ref().is_none_or(|ours| ours.contains(found));
+    let by_vapi = found.is_vapis() && (pointing.vapi_saved || pointing.place == Place::Vapi);
+    known || by_vapi
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::pointings::PointingState;
+
+    fn bases() -> Bases {
+        Bases {
+            edge: VoiceSettings::to_edge("https://edge.test", "https://origin.test"),
+            vapi: "https://v.test".into(),
+        }
+    }
+
+    fn at(url: &str) -> VoiceSettings {
+        let post = Some("POST".to_owned());
+        VoiceSettings { voice_url: Some(url.to_owned()), voice_method: post, ..VoiceSettings::default() }
+    }
+
+    fn pointing(place: Place) -> Pointing {
+        Pointing {
+            number_id: NumberId(Uuid::nil()),
+            at_twilio: None,
+            place,
+            image: None,
+            state: PointingState::Pending,
+            request: 1,
+            requested_at: OffsetDateTime::UNIX_EPOCH,
+            settled_at: None,
+            remembered: None,
+            ours: None,
+            assistant: None,
+            vapi_saved: false,
+            found: None,
+            attempts: 0,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn a_number_leaves_vapi_and_comes_back_exactly() {
+        let own = VoiceSettings { trunk_sid: Some("TK1".to_owned()), ..at("https://v.test/twilio/inbound_call?x=1") };
+        let (verdict, remembered) = bases().judge(&pointing(Place::Edge), &own);
+        assert_eq!((verdict, remembered.as_ref()), (Verdict::Write(bases().edge), Some(&own)));
+        let back = Pointing { remembered, ours: Some(vec![bases().edge]), ..pointing(Place::Vapi) };
+        assert_eq!(bases().judge(&back, &bases().edge), (Verdict::Write(own.clone()), Some(own)));
+    }
+
+    #[test]
+    fn what_somebody_else_changed_is_not_overwritten() {
+        let theirs = at("https://them.test/voice");
+        for place in [Place::Edge, Place::Vapi] {
+            let settled = Pointing {
+                ours: Some(vec![bases().edge]),
+                remembered: Some(at("https://v.test/twilio/inbound_call")),
+                ..pointing(place)
+            };
+            let (verdict, remembered) = bases().judge(&settled, &theirs);
+            assert_eq!((verdict, &remembered), (Verdict::Conflict, &settled.remembered));
+        }
+        // Unless it is what we want anyway.
+        let settled = Pointing { ours: Some(vec![at("https://v.test/twilio/inbound_call")]), ..pointing(Place::Edge) };
+        assert_eq!(bases().judge(&settled, &bases().edge).0, Verdict::Settled);
+    }
+
+    #[test]
+    fn a_request_whose_answer_was_lost_is_no_conflict() {
+        let vapi = at("https://v.test/twilio/inbound_call");
+        let ours = Some(vec![vapi.clone(), bases().edge]);
+        // Whether or not it took effect, and whatever is wanted by now.
+        for found in [vapi.clone(), bases().edge] {
+            for place in [Place::Edge, Place::Vapi] {
+                let unsure = Pointing { ours: ours.clone(), remembered: Some(vapi.clone()), ..pointing(place) };
+                let (verdict, remembered) = bases().judge(&unsure, &found);
+                assert_ne!(verdict, Verdict::Conflict);
+                assert_eq!(remembered.as_ref(), Some(&vapi));
+            }
+        }
+    }
+
+    #[test]
+    fn vapi_may_rewrite_what_it_was_asked_to_save_and_the_remembered_settings_come_back() {
+        let own = VoiceSettings { voice_fallback_url: Some("https://own.test/f".into()), ..at("https://own.test/v") };
+        let back = Pointing {
+            remembered: Some(own.clone()),
+            ours: Some(vec![bases().edge]),
+            vapi_saved: true,
+            ..pointing(Place::Vapi)
+        };
+        let rewritten = bases().edge.saved_by_vapi("https://api.vapi.ai");
+        assert_eq!(bases().judge(&back, &rewritten), (Verdict::Write(own.clone()), Some(own.clone())));
+        // Switched back in between: what Vapi did is not taken for somebody else's change.
+        let away = Pointing { place: Place::Edge, ..back };
+        assert_eq!(bases().judge(&away, &rewritten).0, Verdict::Write(bases().edge));
+        assert_eq!(bases().judge(&Pointing { vapi_saved: false, ..away }, &rewritten).0, Verdict::Conflict);
+    }
+
+    #[test]
+    fn a_number_that_never_was_at_vapi_gets_what_an_import_sets() {
+        let new = Pointing { ours: Some(vec![bases().edge]), ..pointing(Place::Vapi) };
+        // Vapi has set it, or has not.
+        let imported = bases().edge.saved_by_vapi("https://api.vapi.ai");
+        assert_eq!(bases().judge(&new, &imported), (Verdict::Settled, Some(imported)));
+        assert_eq!(bases().judge(&new, &bases().edge).0, Verdict::Write(bases().edge.saved_by_vapi("https://v.test")));
+    }
+
+    #[test]
+    fn a_before_image_comes_before_everything_else() {
+        let image = at("https://image.test/v");
+        for place in [Place::Edge, Place::Vapi] {
+            let wanted = Pointing { image: Some(image.clone()), ours: Some(vec![bases().edge]), ..pointing(place) };
+            assert_eq!(bases().judge(&wanted, &bases().edge).0, Verdict::Write(image.clone()));
+            assert_eq!(bases().judge(&wanted, &image).0, Verdict::Settled);
+        }
+    }
+}
