@@ -258,9 +258,14 @@ impl Metrics {
         );
         registry.register("interruptions", "Times that callers cut the agent off", metrics.interruptions.clone());
         registry.register("recordings", "Sound recordings, by outcome", metrics.recordings.clone());
-        registry.register("system_switches", "Agents switched to a system", metrics.switches.clone());
-        registry.register("pointings", "Attempts to point a number at Twilio", metrics.pointings.clone());
+        metrics.register_changes(&mut registry);
         Self { registry, ..metrics }
+    }
+
+    /// Those of the control plane.
+    fn register_changes(&self, registry: &mut Registry) {
+        registry.register("system_switches", "Agents switched to a system", self.switches.clone());
+        registry.register("pointings", "Attempts to point a number at Twilio", self.pointings.clone());
     }
 
     /// Counts an answered request.
