@@ -49,6 +49,7 @@ use tokio_util::task::TaskTracker;
 use crate::bridge::prepared::Prepared;
 use crate::calls::Recorder;
 use crate::config::Config;
+use crate::drain::Departure;
 use crate::live_calls::{Endings, LiveCalls};
 use crate::providers::cloudflare::Kv;
 use crate::recording::{Recordings, StoreFault};
@@ -98,8 +99,8 @@ pub struct App {
     pub plans: Plans,
     /// Cancelled when the process should stop: nothing new is begun, what runs may finish.
     pub shutdown: CancellationToken,
-    /// Cancelled when the time to finish is over: calls leave this process, alive.
-    pub handover: CancellationToken,
+    /// Announced when the time to finish nears its end: calls leave this process, alive.
+    pub departure: Departure,
     /// What must finish before the process ends, such as calls. Spawn on it, and watch `shutdown`.
     pub tasks: TaskTracker,
 }
@@ -117,7 +118,7 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let tasks = TaskTracker::new();
         let recorder = Recorder::start(db.clone(), Arc::clone(&metrics), config.prices.clone());
-        let (live, shutdown, handover) = (LiveCalls::default(), CancellationToken::new(), CancellationToken::new());
+        let (live, shutdown) = (LiveCalls::default(), CancellationToken::new());
         let recordings = Recordings::open(
             config.recording.as_ref(),
             recorder.clone(),
@@ -138,7 +139,7 @@ impl App {
             endings: Endings::default(),
             plans: Plans::default(),
             shutdown,
-            handover,
+            departure: Departure::default(),
             tasks,
         }))
     }

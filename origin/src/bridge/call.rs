@@ -2,10 +2,11 @@
 //!
 //! Here are the inputs, the actions and who handles what. Each idea has a file of its own: `greeting`, `turns` of caller
 //! and agent, `barge_in`, `responding` and `failures` of responses, `tools`, `keypad`, `gaps` in the caller's audio,
-//! `limits` of the call, and `leaving` the stream; `loss` of the session and `reopening`, by which a call goes on in the
+//! `limits` of the call, `leaving` the stream, and `departure` to another process; `loss` of the session and `reopening`, by which a call goes on in the
 //! next one with what is `unanswered` of the caller's sound and with `tool_notes`.
 
 mod barge_in;
+mod departure;
 mod end_reason;
 mod failures;
 mod gaps;
@@ -108,7 +109,10 @@ pub enum Input<'a> {
         command: Option<Command>,
     },
     /// This process stops: another one takes the call up.
-    Leave,
+    Leave {
+        /// When at the latest.
+        by: Millis,
+    },
     /// Somebody else has learnt that the call is over.
     CallOver,
     /// The deadline that [`Call::deadline`] named has come.
@@ -199,6 +203,8 @@ pub struct Call {
     rules: Rules,
     silence: Silence,
     leaving: Option<Leaving>,
+    /// When this process has no more time for the call.
+    departs_by: Option<Millis>,
     tool_notes: ToolNotes,
 }
 
@@ -237,14 +243,16 @@ impl Call {
             silence: Silence::new(&setup.rules),
             rules: setup.rules,
             leaving: None,
+            departs_by: None,
             tool_notes: ToolNotes::default(),
         }
     }
 
     /// When [`Input::Tick`] is due: the first of all that is waited for.
     pub fn deadline(&self) -> Option<Millis> {
-        let limits = self.limits_deadline().filter(|_| !matches!(self.phase, Phase::Over));
-        self.phase_deadline().into_iter().chain(limits).min()
+        let always = self.limits_deadline().into_iter().chain(self.departs_by);
+        let always = always.min().filter(|_| !matches!(self.phase, Phase::Over));
+        self.phase_deadline().into_iter().chain(always).min()
     }
 
     fn phase_deadline(&self) -> Option<Millis> {
@@ -280,12 +288,15 @@ impl Call {
             Input::Model(event) => self.model(now, event, out),
             Input::ModelGone => self.model_lost(now, Loss::Gone, out),
             Input::ToolDone { call_id, output, command } => self.tool_done(now, &call_id, &output, command, out),
-            Input::Leave => self.end(now, EndReason::HandedOver, out),
+            Input::Leave { by } => self.depart(by),
             Input::CallOver => self.end(now, EndReason::CallOver, out),
             Input::Tick => self.tick(now, out),
         }
         if matches!((&self.phase, self.next_session), (Phase::Talking, NextSession::Ready { .. })) {
             self.next_session_due(now, out);
+        }
+        if !matches!(self.phase, Phase::Over) {
+            self.departure_due(now, out);
         }
         if !matches!(self.phase, Phase::Over) {
             self.conclude(now, out);

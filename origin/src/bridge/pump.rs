@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::alarm::Alarm;
 use super::call::{Action, Call, EndReason, Input};
 use super::openai::{Event as ModelEvent, FunctionCall};
+use super::playback::Millis;
 use super::sessions::{Occasion, Session, Unavailable};
 use super::twilio::Event as CallerEvent;
 use super::watch::{self, Verdict, Watch};
@@ -74,7 +75,7 @@ enum Woken {
     Tool(ToolDone),
     Ping,
     Watch,
-    Leave,
+    Leave(Instant),
     Over,
     Deadline,
     /// A message that carries nothing for us, such as a pong.
@@ -90,11 +91,12 @@ pub struct Ended {
     model: Option<Socket>,
 }
 
-/// Runs a stream to its end. `leave` tells when this process has no more time for it, `over` that the call is over.
+/// Runs a stream to its end. `leave` tells that this process stops, and until when it has time for the call, `over` that
+/// the call is over.
 pub async fn run(
     mut caller: WebSocket,
     mut call: Call,
-    leave: impl Future<Output = ()>,
+    leave: impl Future<Output = Instant>,
     over: CancellationToken,
     effects: &mut impl Effects,
 ) -> Ended {
@@ -130,7 +132,7 @@ pub async fn run(
             () = alarm.until(deadline.unwrap_or(started)), if deadline.is_some() => Woken::Deadline,
             _ = ping.tick() => Woken::Ping,
             _ = looks.tick() => Woken::Watch,
-            () = &mut leave, if !leaving => Woken::Leave,
+            by = &mut leave, if !leaving => Woken::Leave(by),
             () = over.cancelled() => Woken::Over,
         };
         let now = millis(started);
@@ -162,9 +164,10 @@ pub async fn run(
                     call.handle(now, Input::CallerGone, &mut out);
                 }
             }
-            Woken::Leave => {
+            Woken::Leave(by) => {
                 leaving = true;
-                call.handle(now, Input::Leave, &mut out);
+                let by = now.saturating_add(in_millis(by.saturating_duration_since(Instant::now())));
+                call.handle(now, Input::Leave { by }, &mut out);
             }
             Woken::Ping | Woken::Nothing | Woken::Opened(_) | Woken::Tool(_) => {}
         }
@@ -355,6 +358,10 @@ impl Ended {
     }
 }
 
-fn millis(started: Instant) -> u64 {
-    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+fn millis(started: Instant) -> Millis {
+    in_millis(started.elapsed())
+}
+
+fn in_millis(duration: Duration) -> Millis {
+    u64::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }

@@ -114,7 +114,7 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
     tracing::info!(%call_sid, %agent_id, system = "openai-realtime", "media stream started");
     app.metrics.live_calls.inc();
     let told = app.endings.enter(call_sid.clone());
-    let (call, leave, over) = (Call::new(setup, 0), app.handover.cancelled(), told.over.clone());
+    let (call, leave, over) = (Call::new(setup, 0), app.departure.clone().announced(), told.over.clone());
     let ended = Box::pin(pump::run(socket, call, leave, over, &mut effects)).await;
     let reason = ended.reason;
     effects.plan(reason).await;

@@ -5,26 +5,28 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tests::openai::Reply;
 use tests::tandem::Options;
-use tests::twilio::{Caller, EndReason, Purpose, TraceEntry, What};
+use tests::twilio::{CallHandle, Caller, EndReason, Purpose, TraceEntry, What};
 
 use crate::audio::{self, AGENT, AGENT_LAST, AGENT_LONG, AGENT_NEXT, CALLER};
 use crate::survival::{answers_in_mid_sentence, report_pause, roles_and_texts};
 use crate::world::{LIMIT, OrTell, Spec, World, heard, model, send, started};
 
 /// How long calls may go on after the request to stop, in seconds.
-const DRAIN_S: u64 = 8;
+const DRAIN_S: u64 = 12;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_origin_lets_calls_finish_and_hands_over_the_rest() {
     let env = vec![("DRAIN_TIMEOUT_SECONDS".to_owned(), DRAIN_S.to_string())];
     let world = World::start(Options { openai: model(), origin_env: env, ..Options::default() }).await;
-    let [short, long, late] = world.agents([Spec::bridged(), Spec::listening(), Spec::bridged()]).await;
+    let [short, long, late, quiet] =
+        world.agents([Spec::bridged(), Spec::listening(), Spec::bridged(), Spec::bridged()]).await;
     let other = world.tandem.origin.start_another().await.expect("another origin starts");
 
     let finishing = world.call(&short, Caller::new().wait_until_agent_quiet().wait_ms(1000).hang_up());
     heard(&finishing, AGENT, 300).await;
     // Speaks on and on, past the limit.
     let words = audio::words(80);
+    let silent = world.call(&quiet, Caller::new().wait_until_agent_quiet());
     let staying = answers_in_mid_sentence(&world, &long, Reply::speech(audio::clip(AGENT_LONG, 20_000, &words))).await;
 
     world.tandem.origin.terminate().expect("it can be asked to stop");
@@ -39,21 +41,43 @@ async fn a_stopping_origin_lets_calls_finish_and_hands_over_the_rest() {
     let record = world.over(&finishing, EndReason::CallerHungUp).await;
     assert_eq!((&record["endReason"], &record["resumes"]), (&Value::from("caller_hung_up"), &Value::from(0)));
 
+    // Nobody speaks: it need not stay until the limit, and nobody has to say anything.
+    let second = world.session(&quiet, 1).await;
+    assert!(world.tandem.origin.id().is_some(), "the limit is not reached");
+    second.push_reply(Reply::speech(audio::clip(AGENT_NEXT, 600, "Of course.")));
+    silent.then(Caller::new().say(audio::voice(CALLER, 500)).wait_until_agent_quiet().hang_up());
+    let record = world.over(&silent, EndReason::CallerHungUp).await;
+    assert_eq!((&record["resumes"], silent.streams().len()), (&Value::from(1), 2), "{}", silent.trace_text());
+    let past = [("assistant".to_owned(), "At your service.".to_owned())];
+    assert_eq!(roles_and_texts(&second), past);
+    second.read(|session| assert!(session.record().received("response.create").is_empty(), "nobody was cut off"));
+    let between = between_streams_ms(&silent);
+    println!("PAUSE SIGTERM, handed over at a quiet moment: {between} ms without a stream");
+
     world.tandem.openai.next_session_says(vec![Reply::speech(audio::clip(AGENT_LAST, 500, "As I said."))]);
     let status = tokio::time::timeout(LIMIT, world.tandem.origin.ended()).await.expect("it ends").expect("it ran");
     let left = Instant::now();
     heard(&staying, AGENT_LAST, 100).await;
     report_pause("SIGTERM, drain limit, another origin", left);
     assert!(status.success(), "{status}\n{}", world.tandem.origin.log_tail());
-    for line in ["Stopping: not ready", "handed over", "Stopped"] {
-        assert!(world.tandem.origin.log().contains(line), "{line}\n{}", world.tandem.origin.log_tail());
-    }
+    let story = world.tandem.origin.log();
+    let progress = ["Stopping: not ready", "as they fall silent", "Draining", "handed over as they are", "Stopped"];
+    let told: Vec<_> = progress.map(|line| story.find(line)).into();
+    assert!(told.is_sorted() && told[0].is_some(), "{told:?}\n{}", world.tandem.origin.log_tail());
     staying.hang_up();
     let second = world.session(&long, 1).await;
     let past = roles_and_texts(&second);
     assert_eq!(past[0], ("user".to_owned(), "First words.".to_owned()));
     assert!(words.starts_with(&past[1].1) && past[1].1.len() < words.len(), "what was heard: {past:?}");
     assert_eq!(staying.wait_ended(LIMIT).await.or_tell(&staying, "it does not end"), EndReason::CallerHungUp);
+}
+
+/// How long the call had no stream between its first and its second.
+fn between_streams_ms(call: &CallHandle) -> u64 {
+    let trace = call.trace();
+    let stopped = trace.iter().find(|entry| matches!(entry.what, What::StreamStopped { .. })).expect("one has ended");
+    let again = trace.iter().rev().find(|entry| started(&entry.what)).expect("one has begun");
+    again.at_ms - stopped.at_ms
 }
 
 async fn until<F: Future<Output = bool>>(is_so: impl Fn() -> F) {

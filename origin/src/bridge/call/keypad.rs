@@ -32,6 +32,11 @@ impl Keys {
         self.complete_at
     }
 
+    /// Whether no entry has been begun.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pressed.is_empty()
+    }
+
     /// A key was pressed; returns the entry that it completes.
     fn press(&mut self, now: Millis, key: &str) -> Option<String> {
         if self.rules.delimiters.contains(key) {

@@ -26,6 +26,11 @@ impl Leaving {
     pub(super) const fn deadline(&self) -> Millis {
         self.by
     }
+
+    /// There is no time beyond that.
+    pub(super) fn hurry(&mut self, by: Millis) {
+        self.by = self.by.min(by);
+    }
 }
 
 impl Call {

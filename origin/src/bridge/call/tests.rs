@@ -1,5 +1,6 @@
 //! Recorded scripts of events, on a clock that the test moves.
 
+mod departure;
 mod leaving;
 mod properties;
 mod reopening;

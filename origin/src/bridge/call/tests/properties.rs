@@ -76,7 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..3_u8).prop_map(|item| Step::WordsDone { item }),
         5 => statuses.prop_map(|(status, detail)| Step::Done { status, detail }),
     ];
-    prop_oneof![60 => talk, 70 => respond, 1 => (0..4_u8).prop_map(|how| Step::Ends { how })]
+    prop_oneof![60 => talk, 70 => respond, 1 => (0..5_u8).prop_map(|how| Step::Ends { how })]
 }
 
 /// What an observer on both wires knows.
@@ -129,6 +129,7 @@ impl World {
                 0 => script.caller(&json!({"event": "stop"})),
                 1 => script.input(Input::CallerGone),
                 2 => script.input(Input::ModelGone),
+                3 => script.input(Input::Leave { by: script.now + 300 }),
                 _ => script.model(&json!({"type": "error", "error": {"code": "session_expired", "message": ""}})),
             },
             _ => self.serve(script, step),
