@@ -6,6 +6,8 @@
 mod elsewhere;
 pub mod expected;
 
+use std::time::Duration;
+
 use secrecy::ExposeSecret as _;
 use shared::decision::{Rejection, VoiceDecision, decide_voice};
 use shared::route::{Lookup, NumberRoute, VapiHandover};
@@ -14,6 +16,7 @@ use shared::twilio::answer;
 use shared::twilio::webhook::{CallStatus, CallWebhook};
 use shared::{AgentId, CallSid, E164, SystemType};
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 use crate::App;
 use crate::end_reason::EndReason;
@@ -28,6 +31,11 @@ use crate::store::{self, StoreError};
 
 /// How often a call that lost its stream is taken up again; a stream that fails so often will fail once more.
 const MAX_RESUMES: i32 = 5;
+
+/// How long a call that goes on is kept so that the next session can be told all that was said: what this process has
+/// not written yet is not. The edge waits for an answer for little longer than the first; Twilio then asks again.
+const CATCH_UP_LIMIT: Duration = Duration::from_millis(1500);
+const CATCH_UP_ATTEMPTS: u32 = 8;
 
 /// Why a call is handed on that is one too many for this process.
 pub const AT_CAPACITY: &str = "at_capacity";
@@ -117,6 +125,10 @@ pub async fn resume(app: &App, incoming: &Incoming<'_>) -> Result<String, StoreE
 /// Gives a live call a new stream, unless streams keep failing. What fails again may need more than a moment, so from
 /// then on the caller is asked to wait each time. The same question again has the same answer.
 async fn take_up(app: &App, incoming: &Incoming<'_>, call: &Call) -> Result<String, StoreError> {
+    if incoming.attempt <= CATCH_UP_ATTEMPTS && timeout(CATCH_UP_LIMIT, app.recorder.flush()).await.is_err() {
+        tracing::warn!(call_sid = %incoming.webhook.call_sid, "a call waits until it is written what was said in it");
+        return Ok(answer::hold(incoming.base, answer::path::RESUME, incoming.attempt));
+    }
     let mut conn = app.db.acquire().await?;
     let before = match incoming.delivery {
         Some(delivery) => store::calls::resumed_for(&mut conn, call.id, delivery).await?,

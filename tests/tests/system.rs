@@ -5,6 +5,8 @@
 
 #[path = "system/audio.rs"]
 mod audio;
+#[path = "system/backlog.rs"]
+mod backlog;
 #[path = "system/bridged.rs"]
 mod bridged;
 #[path = "system/decisions.rs"]

@@ -187,14 +187,14 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let agent = store::agents::by_id(&mut conn, grant.agent_id).await?.ok_or(Refused::NoAgent)?;
     let tools = store::tools::of_agent(&mut conn, agent.id).await?;
     let mut call = pin(&mut conn, &agent, &grant).await?;
-    if call.resumes > 0 {
+    let stream = store::calls::enter_stream(&mut conn, call.id).await?;
+    if stream.number > 1 {
         // What the stream before has told is written, as long as the database keeps up. It is what is replayed.
         let _ = timeout(CATCH_UP_LIMIT, app.recorder.flush()).await;
         call = store::calls::by_call_sid(&mut conn, &call_sid).await?.ok_or(Refused::NotOurs)?;
     }
-    let steps = store::call_steps::count(&mut conn, call.id).await?;
     // A conversation that goes on is never one too many.
-    let limit = app.config.max_live_calls.filter(|_| call.resumes == 0 && steps == 0);
+    let limit = app.config.max_live_calls.filter(|_| stream.number == 1);
     let Some(live) = app.live.enter(call.id, limit) else {
         store::calls::must_leave(&mut conn, call.id, AT_CAPACITY).await?;
         return Err(Refused::AtCapacity);
@@ -227,7 +227,7 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
         interrupt_after_words: settings.call.interrupt_after_words.unwrap_or(0),
         keypad: settings.call.keypad.clone(),
         rules: Rules::new(&settings.call, app.config.max_call_seconds, app.config.silence_seconds, spent_ms),
-        next_position: past.last().map_or(0, |item| u32::try_from(item.position).unwrap_or(0) + 1),
+        next_position: transcript_items::first_place(stream.number).unsigned_abs(),
         broke_off,
         past: past.into_iter().map(said).collect(),
     };
@@ -244,7 +244,8 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     };
     let is_recorded = settings.call.recording == Some(true);
     let tap = if is_recorded { app.recordings.begin(agent.project_id, call.id) } else { None };
-    let effects = CallEffects { app: Arc::clone(app), agent, record, tap, tools, steps, next: None, terms };
+    let effects =
+        CallEffects { app: Arc::clone(app), agent, record, tap, tools, steps: stream.steps, next: None, terms };
     Ok(Admitted { setup, effects, live })
 }
 

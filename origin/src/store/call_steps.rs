@@ -3,7 +3,7 @@
 use shared::{AgentId, CallId, CallSid};
 use sqlx::PgConnection;
 
-use super::{Result, StoreError};
+use super::{Result, StoreError, transcript_items};
 use crate::steps::Step;
 
 /// A step of a call, with what is needed to go on after it.
@@ -21,15 +21,6 @@ pub struct CallStep {
     pub step: Step,
     /// What came of it; `None`: it is to be done, or under way.
     pub outcome: Option<String>,
-}
-
-/// How many steps the call has made or planned.
-pub async fn count(conn: &mut PgConnection, call: CallId) -> Result<i32> {
-    let count =
-        sqlx::query_scalar!(r#"select coalesce(max(no), 0) as "count!" from call_steps where call_id = $1"#, call.0)
-            .fetch_one(conn)
-            .await?;
-    Ok(count)
 }
 
 /// Plans a step. What is planned under its number already stands.
@@ -83,14 +74,16 @@ pub async fn finish(conn: &mut PgConnection, call: CallId, no: i32, outcome: &st
     Ok(done.rows_affected() == 1)
 }
 
-/// Tells the agent, as the last line of the conversation so far, what came of a step.
+/// Tells the agent, as the last line of the conversation so far, what came of a step: just before what the next stream
+/// will tell.
 pub async fn tell(conn: &mut PgConnection, call: CallId, text: &str) -> Result<()> {
     sqlx::query!(
         "insert into transcript_items (call_id, position, role, text)
-         select $1, coalesce(max(position), -1) + 1, 'tool', $2 from transcript_items where call_id = $1
+         select id, (streams + 1) * $3, 'tool', $2 from calls where id = $1
          on conflict do nothing",
         call.0,
-        super::without_nul(text)
+        super::without_nul(text),
+        transcript_items::PLACES
     )
     .execute(conn)
     .await?;

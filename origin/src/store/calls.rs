@@ -347,6 +347,29 @@ pub async fn answered(conn: &mut PgConnection, id: CallId, at: OffsetDateTime) -
     Ok(())
 }
 
+/// A stream of ours that a call has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// Which of the call's, counted from 1.
+    pub number: i32,
+    /// How many steps the call has made or planned.
+    pub steps: i32,
+}
+
+/// Counts that a stream begins.
+pub async fn enter_stream(conn: &mut PgConnection, id: CallId) -> Result<Stream> {
+    let stream = sqlx::query_as!(
+        Stream,
+        r#"update calls set streams = streams + 1 where id = $1
+           returning streams as number,
+                     (select coalesce(max(no), 0) from call_steps where call_id = $1) as "steps!""#,
+        id.0
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(stream)
+}
+
 /// A time that a call lost its stream and was taken up again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resumption {

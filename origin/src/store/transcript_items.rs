@@ -49,10 +49,19 @@ impl fmt::Display for Speaker {
     }
 }
 
+/// The places of one stream of a call; see [`first_place`].
+pub(super) const PLACES: i32 = 100_000;
+
+/// Where the lines begin that the call's stream with this number (from 1) tells. What the stream before has not written
+/// yet has places of its own. The one just before the first is for what came between the two.
+pub fn first_place(stream: i32) -> i32 {
+    stream.saturating_mul(PLACES).saturating_add(1)
+}
+
 /// One thing that was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TranscriptItem {
-    /// Its place in the call, from 0.
+    /// Its place among the call's items; only the order counts.
     pub position: i32,
     /// Who said it.
     pub role: Speaker,

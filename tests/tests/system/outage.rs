@@ -3,17 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use tests::openai::{RealtimeOptions, Reply, Session, SessionHandle};
+use serde_json::json;
+use tests::openai::{RealtimeOptions, Reply};
 use tests::stack::link::Link;
 use tests::tandem::{Options, STREAM_URL};
-use tests::twilio::{CallHandle, Caller, EndReason, What};
+use tests::twilio::{Caller, EndReason, What};
 use tokio::time::sleep_until;
 
-use crate::audio::{self, AGENT_LAST, AGENT_NEXT, CALLER};
-use crate::survival::{report_pause, roles_and_texts, waits_ms};
+use crate::audio::{self, AGENT_LAST, CALLER};
+use crate::survival::{greeted, report_pause, roles_and_texts, told, turn, waits_ms};
 use crate::tools::add_tool;
-use crate::world::{Agent, LIMIT, OrTell, Spec, World, model};
+use crate::world::{LIMIT, OrTell, Spec, World, model};
 
 /// The caller who is not held says something so often.
 const BETWEEN_TURNS: Duration = Duration::from_secs(4);
@@ -100,30 +100,4 @@ async fn calls_outlive_postgres() {
 /// What a caller says in the turn with this number, as a session understands it.
 fn asked(number: usize) -> String {
     format!("Words {number}.")
-}
-
-async fn greeted(world: &World, agent: &Agent) -> (CallHandle, SessionHandle) {
-    let call = world.call(agent, Caller::new().wait_until_agent_quiet());
-    let session = world.session(agent, 0).await;
-    responses(&session, 1).await;
-    (call, session)
-}
-
-/// The caller asks and hears the answer; `count` is how many responses the session has had then.
-async fn turn(call: &CallHandle, session: &SessionHandle, count: usize, text: &str) {
-    let before = audio::only(AGENT_NEXT, &call.recording().agent).len();
-    session.push_reply(Reply::speech(audio::clip(AGENT_NEXT, 500, text)));
-    call.then(Caller::new().say(audio::voice(CALLER, 500)).wait_until_agent_quiet());
-    responses(session, count).await;
-    crate::world::heard(call, AGENT_NEXT, before / 8 + 500).await;
-}
-
-async fn responses(session: &SessionHandle, count: usize) {
-    let done = |session: &Session| session.record().responses.len() >= count;
-    session.wait_for(done, LIMIT).await.expect("a response is over");
-}
-
-fn told(record: &Value) -> Vec<&str> {
-    let lines = record["transcript"].as_array().expect("a list");
-    lines.iter().map(|line| line["text"].as_str().unwrap_or_default()).collect()
 }

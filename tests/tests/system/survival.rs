@@ -7,7 +7,7 @@ use tests::openai::{Reply, Session, SessionHandle};
 use tests::twilio::{CallHandle, Caller, EndReason, What};
 
 use crate::audio::{self, AGENT_LONG, AGENT_NEXT, CALLER};
-use crate::world::{Agent, OrTell, World, heard};
+use crate::world::{Agent, LIMIT, OrTell, World, heard};
 
 pub(crate) const APOLOGY: &str = "We are sorry, we cannot take your call right now.";
 pub(crate) const PERSON: &str = "+15550300001";
@@ -84,4 +84,47 @@ pub(crate) async fn at_vapi(world: &World, call: &CallHandle, reason: &str, ms: 
     assert_eq!(audio::only(AGENT_NEXT, &call.recording().agent).len(), ms * 8, "{reason}\n{}", call.trace_text());
     assert_eq!((&record["systemType"], &record["pinReason"]), (&Value::from("vapi"), &Value::from(reason)));
     assert!(record["vapiCallId"].is_string(), "{record}");
+}
+
+/// A call whose greeting has been heard, and its session.
+pub(crate) async fn greeted(world: &World, agent: &Agent) -> (CallHandle, SessionHandle) {
+    let call = world.call(agent, Caller::new().wait_until_agent_quiet());
+    let session = world.session(agent, 0).await;
+    responses(&session, 1).await;
+    (call, session)
+}
+
+/// The caller asks and hears the answer; `count` is how many responses the session has had then.
+pub(crate) async fn turn(call: &CallHandle, session: &SessionHandle, count: usize, text: &str) {
+    let before = audio::only(AGENT_NEXT, &call.recording().agent).len();
+    session.push_reply(Reply::speech(audio::clip(AGENT_NEXT, 500, text)));
+    call.then(Caller::new().say(audio::voice(CALLER, 500)).wait_until_agent_quiet());
+    responses(session, count).await;
+    heard(call, AGENT_NEXT, before / 8 + 500).await;
+    agent_is_quiet(call).await;
+}
+
+/// Waits until the caller has noticed that the agent speaks no more; by then our side knows what was heard.
+pub(crate) async fn agent_is_quiet(call: &CallHandle) {
+    let deadline = Instant::now() + LIMIT;
+    let voice = |what: &What| matches!(what, What::AgentSpeaks | What::AgentQuiet { .. });
+    let is_quiet = |call: &CallHandle| {
+        let last = call.trace().into_iter().rev().find(|entry| voice(&entry.what));
+        last.is_some_and(|entry| matches!(entry.what, What::AgentQuiet { .. }))
+    };
+    while !is_quiet(call) {
+        assert!(Instant::now() < deadline, "the agent goes on and on\n{}", call.trace_text());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn responses(session: &SessionHandle, count: usize) {
+    let done = |session: &Session| session.record().responses.len() >= count;
+    session.wait_for(done, LIMIT).await.expect("a response is over");
+}
+
+/// The texts of a transcript.
+pub(crate) fn told(record: &Value) -> Vec<&str> {
+    let lines = record["transcript"].as_array().expect("a list");
+    lines.iter().map(|line| line["text"].as_str().unwrap_or_default()).collect()
 }

@@ -183,7 +183,8 @@ impl From<Recording> for RecordingBody {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ItemBody {
-    position: i32,
+    /// From 0.
+    position: usize,
     role: &'static str,
     text: String,
     heard_ms: Option<i32>,
@@ -192,10 +193,10 @@ struct ItemBody {
     at: OffsetDateTime,
 }
 
-impl From<TranscriptItem> for ItemBody {
-    fn from(item: TranscriptItem) -> Self {
+impl ItemBody {
+    fn new(position: usize, item: TranscriptItem) -> Self {
         Self {
-            position: item.position,
+            position,
             role: item.role.as_str(),
             text: item.text,
             heard_ms: item.heard_ms,
@@ -223,6 +224,7 @@ pub async fn show(State(app): State<Arc<App>>, reader: Reader, Id(id): Id<CallId
     let call = calls::get(&mut conn, reader.project, id).await?.ok_or_else(|| Problem::not_found("call"))?;
     let facts = call_facts::of_call(&mut conn, id).await?;
     let latency = call_turns::latency(&mut conn, id).await?;
+    let items = transcript_items::of_call(&mut conn, id).await?;
     Ok(Json(WholeCall {
         call: call.into(),
         end_detail: facts.end_detail,
@@ -236,7 +238,7 @@ pub async fn show(State(app): State<Arc<App>>, reader: Reader, Id(id): Id<CallId
             max_ms: latency.max_ms,
             told_mean_ms: facts.told_latency_ms,
         },
-        transcript: transcript_items::of_call(&mut conn, id).await?.into_iter().map(ItemBody::from).collect(),
+        transcript: items.into_iter().enumerate().map(|(position, item)| ItemBody::new(position, item)).collect(),
         turns: call_turns::of_call(&mut conn, id).await?.into_iter().map(TurnBody::from).collect(),
         tools: call_tools::of_call(&mut conn, id).await?.into_iter().map(ToolBody::from).collect(),
         recordings: recordings::of_call(&mut conn, id).await?.into_iter().map(RecordingBody::from).collect(),
