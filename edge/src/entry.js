@@ -112,7 +112,8 @@ async function serve(request, env, context, arrived) {
 
 /** Posts the request's body to the origin, signed. */
 async function post([url, ms, contentType, delivery, at, signed], body, env) {
-  const signature = `t=${at},v1=${await glue.sign(env.EDGE_ORIGIN_SECRET.trim(), signed, body)}`;
+  const secret = env.EDGE_ORIGIN_SECRET.split(",").find((one) => one.trim()).trim();
+  const signature = `t=${at},v1=${await glue.sign(secret, signed, body)}`;
   return glue.post(url, contentType, signature, delivery, body, Number(ms));
 }
 

@@ -18,7 +18,7 @@ pub struct Settings {
     pub twilio_tokens: Vec<String>,
     /// `VAPI_SERVER_SECRET`: likewise.
     pub vapi_secrets: Vec<String>,
-    /// `EDGE_ORIGIN_SECRET`: signs what is forwarded, and the stream token.
+    /// `EDGE_ORIGIN_SECRET`: signs what is forwarded, and the stream token. The first of several, since the edge only signs.
     pub hop_secret: String,
 }
 
@@ -54,10 +54,7 @@ impl Settings {
         };
         let twilio_tokens = secrets("TWILIO_AUTH_TOKEN");
         let vapi_secrets = secrets("VAPI_SERVER_SECRET");
-        let hop_secret = text("EDGE_ORIGIN_SECRET").unwrap_or_else(|| {
-            faults.push("EDGE_ORIGIN_SECRET is not set".to_owned());
-            String::new()
-        });
+        let hop_secret = secrets("EDGE_ORIGIN_SECRET").into_iter().next().unwrap_or_default();
 
         if faults.is_empty() {
             Ok(Self { origin_url, media_url, edge_url, vapi_api_url, twilio_tokens, vapi_secrets, hop_secret })
@@ -78,7 +75,7 @@ pub(crate) mod tests {
             "EDGE_URL" => "https://edge.example",
             "TWILIO_AUTH_TOKEN" => "next, current,",
             "VAPI_SERVER_SECRET" => "vapi-secret",
-            "EDGE_ORIGIN_SECRET" => "hop-secret",
+            "EDGE_ORIGIN_SECRET" => "hop-secret, the-one-before",
             _ => return None,
         };
         Some(value.to_owned())
@@ -93,6 +90,7 @@ pub(crate) mod tests {
         let settings = settings();
         assert_eq!(settings.origin_url, "http://127.0.0.1:8080");
         assert_eq!(settings.twilio_tokens, ["next", "current"]);
+        assert_eq!(settings.hop_secret, "hop-secret");
         assert_eq!(settings.vapi_api_url, "https://api.vapi.ai");
         let without_edge = Settings::read(|name| variable(name).filter(|_| name != "EDGE_URL"));
         assert!(without_edge.is_ok_and(|settings| settings.edge_url.is_none()));

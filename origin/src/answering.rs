@@ -8,7 +8,6 @@ pub mod expected;
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
 use shared::decision::{Rejection, VoiceDecision, decide_voice};
 use shared::route::{Lookup, NumberRoute, VapiHandover};
 use shared::stream_token::StreamGrant;
@@ -217,7 +216,7 @@ async fn vapi_unavailable(
 /// another, so each time counts as a second.
 fn bridge(app: &App, base: &str, call_sid: CallSid, agent_id: AgentId, at: OffsetDateTime, resumes: i32) -> String {
     let now = unix(at) + u64::try_from(resumes).unwrap_or(0);
-    let token = StreamGrant::new(call_sid, agent_id, now).mint(app.config.edge_origin_secret.expose_secret());
+    let token = StreamGrant::new(call_sid, agent_id, now).mint(app.config.edge_origin_secret.signing());
     answer::bridge(app.config.media_url.as_str(), base, token)
 }
 

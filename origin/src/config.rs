@@ -3,6 +3,8 @@
 //! A service that is not configured is `None`, and [`Config::services`] says so at start. A service configured by
 //! half is a fault: it would fail at the first call instead of at start.
 
+mod shared_secret;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use shared::AccountSid;
 
+pub use self::shared_secret::SharedSecret;
 use crate::prices::PriceTable;
 
 /// Longer than most calls. What is still up then is handed over.
@@ -30,8 +33,8 @@ pub struct Config {
     pub edge_url: Url,
     /// `MEDIA_URL`: public wss URL of `/media-stream`.
     pub media_url: Url,
-    /// `EDGE_ORIGIN_SECRET`: signs requests between edge and origin, and stream tokens.
-    pub edge_origin_secret: SecretString,
+    /// `EDGE_ORIGIN_SECRET`: signs requests between edge and origin, and stream tokens. Comma-separated while rotating.
+    pub edge_origin_secret: SharedSecret,
     /// OpenAI Realtime: without it no agent can be on `openai-realtime`.
     pub openai: Option<OpenAi>,
     /// Twilio: webhooks and REST.
@@ -331,7 +334,10 @@ impl Vars<'_> {
         let bind_addr = self.parsed("BIND_ADDR", "127.0.0.1:8080", "an address such as 127.0.0.1:8080");
         let edge_url = self.public_url("EDGE_URL", "https");
         let media_url = self.public_url("MEDIA_URL", "wss");
-        let edge_origin_secret = self.required("EDGE_ORIGIN_SECRET").map(SecretString::from);
+        let edge_origin_secret = self
+            .required("EDGE_ORIGIN_SECRET")
+            .and_then(|list| self.secrets("EDGE_ORIGIN_SECRET", &list))
+            .and_then(SharedSecret::of);
         let openai = self.openai();
         let twilio = self.twilio();
         let vapi = self.vapi();

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{StatusCode, Url};
-use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use shared::dead_letter::{DeadLetter, KEY_PREFIX};
 use shared::hop::{self, SignedRequest};
 
 use crate::answering::unix_now;
+use crate::config::SharedSecret;
 use crate::providers::cloudflare::{CloudflareError, Kv};
 
 /// Letters read at a time: with bodies of a megabyte, far from the 25 MB of one read.
@@ -108,7 +108,7 @@ pub struct Replayer<'a> {
     /// Base URL of a running origin.
     pub origin: &'a Url,
     /// What edge and origin share.
-    pub secret: &'a SecretString,
+    pub secret: &'a SharedSecret,
 }
 
 impl Replayer<'_> {
@@ -167,7 +167,7 @@ impl Replayer<'_> {
             .http
             .post(url)
             .header(CONTENT_TYPE, letter.content_type.as_ref())
-            .header(hop::SIGNATURE_HEADER, hop::sign(self.secret.expose_secret(), unix_now(), signed))
+            .header(hop::SIGNATURE_HEADER, hop::sign(self.secret.signing(), unix_now(), signed))
             .header(hop::DELIVERY_HEADER, letter.delivery.as_ref())
             .timeout(LIMIT)
             .body(body);

@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use shared::stream_token::StreamGrant;
 use shared::twilio::answer::{self, Back};
@@ -225,7 +224,7 @@ async fn came_back(
     // A token is known by its second: each stream of a call has another one.
     let now = unix_now() + u64::try_from(step.resumes + step.no).unwrap_or(0);
     let grant = StreamGrant::new(call_sid.clone(), step.agent_id, now);
-    let token = grant.mint(app.config.edge_origin_secret.expose_secret());
+    let token = grant.mint(app.config.edge_origin_secret.signing());
     Ok(answer::bridge(app.config.media_url.as_str(), incoming.base, token))
 }
 

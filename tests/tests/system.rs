@@ -29,6 +29,8 @@ mod pointing;
 mod records;
 #[path = "system/refusals.rs"]
 mod refusals;
+#[path = "system/rotation.rs"]
+mod rotation;
 #[path = "system/sessions.rs"]
 mod sessions;
 #[path = "system/speech.rs"]

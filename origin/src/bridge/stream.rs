@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
-use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use shared::stream_token::{self, StreamGrant, TokenError};
 use shared::{CallId, CallSid, SystemType};
@@ -175,7 +174,9 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let stream_sid = start.stream_sid().ok_or(Refused::Ids)?;
     let call_sid: CallSid = start.call_sid.parse().map_err(|_| Refused::Ids)?;
     let token = start.custom_parameters.get("token").ok_or(Refused::NoToken)?;
-    let grant = stream_token::verify(app.config.edge_origin_secret.expose_secret(), unix_now(), token, &call_sid)?;
+    let now = unix_now();
+    let secret = &app.config.edge_origin_secret;
+    let grant = secret.verify(|secret| stream_token::verify(secret, now, token, &call_sid))?;
 
     let openai = app.config.openai.as_ref().ok_or(Refused::NotConfigured)?;
     let mut conn = app.db.acquire().await?;

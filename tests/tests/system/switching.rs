@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tests::openai::{Reply, Session};
 use tests::stack::link::Link;
@@ -131,6 +132,51 @@ async fn to_vapi(world: &World, agent: &Agent) {
     let heard = call.recording().agent;
     assert_eq!(audio::only(AGENT_NEXT, &heard).len(), 500 * 8, "{}", call.trace_text());
     assert_eq!(audio::only(AGENT, &heard).len(), 2 * 600 * 8, "{}", call.trace_text());
+}
+
+/// One agent with a call at Vapi and a call at OpenAI, while twelve people switch it at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_on_both_systems_do_not_notice_racing_switches() {
+    let world = World::default().await;
+    let [agent] = world.agents([Spec { greets: false, ..Spec::on_vapi("bypass") }]).await;
+    let script = Script::new().beep("Hello.", 300).hear("And now?").say("Still here.", audio::voice(AGENT_NEXT, 400));
+    world.tandem.vapi.set_script(script);
+    let at_vapi = world.call(&agent, Caller::new().wait_until_agent_quiet());
+    at_vapi.wait_for(LIMIT, started).await.or_tell(&at_vapi, "Vapi does not take the call");
+    let answered = |record: &Value| record["status"] == "in-progress";
+    world.tandem.call_when(at_vapi.sid().as_str(), answered).await.or_tell(&at_vapi, "Vapi does not tell of the call");
+    world.tandem.switch(&agent.id, REALTIME).await.expect("the agent is configured for both");
+    world.tandem.replicated(&agent.id).await.expect("replication keeps up");
+    let bridged = world.call(&agent, Caller::new());
+    let session = world.session(&agent, 0).await;
+    bridged.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 400)).wait_until_agent_quiet());
+    let responses = |count| move |session: &Session| session.record().responses.len() >= count;
+    session.wait_for(responses(1), LIMIT).await.expect("the caller is answered");
+
+    let racing = (0..12).map(|i| world.tandem.switch(&agent.id, if i % 2 == 0 { VAPI } else { REALTIME }));
+    for answer in join_all(racing).await {
+        answer.expect("each switch is done or was not needed");
+    }
+    world.tandem.switch(&agent.id, VAPI).await.expect("it can go back");
+    let state = world.tandem.replicated(&agent.id).await.expect("replication keeps up");
+    assert_eq!((&state["systemType"], &state["numbers"][0]["systemType"]), (&json!(VAPI), &json!(VAPI)));
+
+    session.push_reply(Reply::speech(audio::clip(AGENT_NEXT, 500, "Still here.")));
+    bridged.then(Caller::new().say(audio::voice(CALLER, 400)).wait_until_agent_quiet().hang_up());
+    at_vapi.then(Caller::new().say(tone(600)).wait_until_agent_quiet().hang_up());
+    session.wait_for(responses(2), LIMIT).await.expect("the caller is answered after the switches");
+    for (call, system, heard) in [(&at_vapi, VAPI, 400), (&bridged, REALTIME, 500)] {
+        let record = world.over(call, EndReason::CallerHungUp).await;
+        assert_eq!((&record["systemType"], &record["endReason"]), (&json!(system), &json!("caller_hung_up")));
+        assert_eq!(record["resumes"], 0, "{system}: the stream of the beginning is that of the end");
+        assert_eq!(audio::only(AGENT_NEXT, &call.recording().agent).len(), heard * 8, "{}", call.trace_text());
+    }
+    assert_eq!(world.sessions(&agent).len(), 1, "the session of the beginning is that of the end");
+    let events = world.events(&agent).await;
+    let changes: Vec<_> = events.iter().filter(|event| event["type"] == "agent.system_type_changed").collect();
+    for pair in changes.windows(2) {
+        assert_eq!(pair[0]["after"], pair[1]["before"], "each change begins where the one before it ended");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
