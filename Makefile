@@ -27,7 +27,7 @@ export WRANGLER_SEND_METRICS := false
 EDGE_SOURCES := $(shell find edge shared -name build -prune -o -type f \( -name '*.rs' -o -name '*.js' -o -name '*.toml' \) -print) \
 	Cargo.toml Cargo.lock
 
-.PHONY: help setup edge demo dev latency bench-edge bench-bridge test lint sqlx-prepare sqlx-check deny deploy-check clean
+.PHONY: help setup edge demo dev latency bench-edge bench-bridge test lint openapi sqlx-prepare sqlx-check deny deploy-check clean
 
 help:
 	@echo 'make demo          install what is missing, start everything, play three calls'
@@ -39,6 +39,7 @@ help:
 	@echo 'make setup         only install what is missing (the first time about 5 minutes)'
 	@echo 'make edge          build the Worker'
 	@echo 'make lint          formatting and clippy, on the host and for wasm32'
+	@echo 'make openapi       write origin/openapi.json anew, after the API has changed'
 	@echo 'make sqlx-prepare  write .sqlx/ anew, after a query or a migration has changed'
 	@echo 'make sqlx-check    is .sqlx/ what the queries and migrations say?'
 	@echo 'make deny          licences, duplicates and sources of the dependencies'
@@ -183,6 +184,11 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p shared -p edge --target wasm32-unknown-unknown -- -D warnings
+
+# Built without the file's check, which is a test.
+openapi:
+	@cargo run --quiet -p origin --bin tandem -- openapi >$(TARGET)/openapi.json
+	@mv $(TARGET)/openapi.json origin/openapi.json
 
 sqlx = cargo build --quiet --bin sim && PATH=$(BIN):$$PATH $(SIM) postgres -- cargo sqlx prepare --workspace
 

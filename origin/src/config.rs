@@ -8,7 +8,7 @@ mod shared_secret;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub struct Config {
     pub max_call_seconds: u32,
     /// `SILENCE_SECONDS`: how much silence ends a call of an agent without a limit of its own; default 300.
     pub silence_seconds: u32,
+    /// `API_REQUESTS_PER_SECOND`: how many requests an API key may make, and ten times as many at once; default 20.
+    pub api_requests_per_second: NonZeroU16,
     /// `TOOLS_ALLOW_PRIVATE=1`: tools may be called on private and link-local addresses.
     pub tools_allow_private: bool,
     /// Where calls are recorded to, if they are.
@@ -348,6 +350,7 @@ impl Vars<'_> {
             self.optional("MAX_LIVE_CALLS").map(|_| self.parsed("MAX_LIVE_CALLS", "", "a number of calls"));
         let max_call_seconds = self.parsed("MAX_CALL_SECONDS", "7200", "a number of seconds");
         let silence_seconds = self.parsed("SILENCE_SECONDS", "300", "a number of seconds");
+        let api_requests_per_second = self.parsed("API_REQUESTS_PER_SECOND", "20", "1 to 65535");
         let tools_allow_private = self.flag("TOOLS_ALLOW_PRIVATE");
         let prices = self.prices();
         let recording = self.recording();
@@ -371,6 +374,7 @@ impl Vars<'_> {
             max_live_calls: max_live_calls.flatten(),
             max_call_seconds: max_call_seconds?,
             silence_seconds: silence_seconds?,
+            api_requests_per_second: api_requests_per_second?,
             tools_allow_private,
             recording,
             prices: prices?,

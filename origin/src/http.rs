@@ -7,16 +7,16 @@ pub mod health;
 pub mod media_stream;
 pub mod observe;
 pub mod problem;
+pub mod rate_limit;
 pub mod webhooks;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 
 use crate::App;
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 
 /// The whole server. A family of paths is a router of its own, merged here.
 pub fn router(app: Arc<App>) -> Router {
@@ -24,11 +24,17 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(health::router())
         .merge(media_stream::router())
         .merge(webhooks::router())
-        .nest("/api", api::router())
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not_found", "There is nothing at this path."))
-        .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take the method.")
-        })
+        .merge(api::router(&app))
+        .fallback(async || nothing_here())
+        .method_not_allowed_fallback(async || other_method())
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
+}
+
+fn nothing_here() -> Problem {
+    Problem::new(Code::NotFound, "There is nothing at this path.")
+}
+
+fn other_method() -> Problem {
+    Problem::new(Code::MethodNotAllowed, "This path does not take the method.")
 }

@@ -3,6 +3,7 @@
 //! Read the migrations first, then `main.rs`, then this file. Inside, things point one way: `http` to the domain
 //! (`switching`, `replication`), and that to `store`, `providers` and `jobs`.
 
+pub mod agents;
 pub mod answering;
 pub mod audit;
 pub mod bridge;
@@ -50,6 +51,7 @@ use crate::bridge::prepared::Prepared;
 use crate::calls::Recorder;
 use crate::config::Config;
 use crate::drain::Departure;
+use crate::http::rate_limit::RateLimits;
 use crate::live_calls::{Endings, LiveCalls};
 use crate::providers::cloudflare::Kv;
 use crate::recording::{Recordings, StoreFault};
@@ -81,6 +83,8 @@ pub struct App {
     pub db: PgPool,
     /// For requests to outside services. Follows no redirects: none of them answers with one.
     pub http: reqwest::Client,
+    /// How many requests API keys may make.
+    pub rate_limits: RateLimits,
     /// For requests to tools' servers.
     pub tools: tools::Client,
     /// What is counted and measured.
@@ -114,6 +118,7 @@ impl App {
     /// Puts the parts together; the caller has opened the database.
     pub fn new(config: Config, db: PgPool) -> Result<Arc<Self>, AppFault> {
         let http = http_client()?;
+        let rate_limits = RateLimits::new(config.api_requests_per_second);
         let tools = tools::Client::new(config.tools_allow_private)?;
         let metrics = Arc::new(Metrics::new());
         let tasks = TaskTracker::new();
@@ -130,6 +135,7 @@ impl App {
             config,
             db,
             http,
+            rate_limits,
             tools,
             metrics,
             recorder,

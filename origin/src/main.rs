@@ -78,6 +78,8 @@ enum Command {
     /// Verify the audit log.
     #[command(subcommand)]
     Events(EventsCommand),
+    /// Print the API's description, OpenAPI 3.1.
+    Openapi,
     /// Make agents of what another service holds.
     #[command(subcommand)]
     Import(ImportCommand),
@@ -112,6 +114,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rollout(command) => return commands::rollout::run(command).await,
         Command::Deadletters(command) => return commands::dead_letters::run(command).await,
         Command::Events(command) => return commands::events::run(command).await,
+        Command::Openapi => println!("{:#}", http::api::described().1),
         Command::Import(command) => return commands::import::run(command).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
 use crate::App;
+use crate::http::api::once::KEEP_HOURS;
 use crate::inbox;
 use crate::recording;
 use crate::store::recordings::RecordingState;
@@ -40,11 +41,12 @@ pub async fn prune(db: &PgPool, metrics: &Metrics) -> Result<(), StoreError> {
     let lost = store::recordings::give_up(&mut *db.acquire().await?, recording::GIVE_UP_DAYS).await?;
     metrics.recordings.get_or_create(&OutcomeLabels { outcome: RecordingState::Lost.as_str() }).inc_by(lost);
     store::inbox::give_up(&mut *db.acquire().await?, inbox::WAIT_HOURS).await?;
-    for table in ["webhook_inbox", "tool_runs"] {
+    for table in ["webhook_inbox", "tool_runs", "idempotency_keys"] {
         loop {
             let mut conn = db.acquire().await?;
             let deleted = match table {
                 "tool_runs" => store::tool_runs::prune(&mut conn, once::KEEP_DAYS, BATCH).await?,
+                "idempotency_keys" => store::idempotency::prune(&mut conn, KEEP_HOURS, BATCH).await?,
                 _ => store::inbox::prune(&mut conn, inbox::KEEP_DAYS, BATCH).await?,
             };
             metrics.pruned.get_or_create(&TableLabels { table }).inc_by(deleted);

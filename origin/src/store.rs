@@ -16,6 +16,7 @@ pub mod call_tools;
 pub mod call_turns;
 pub mod calls;
 pub mod events;
+pub mod idempotency;
 pub mod imports;
 pub mod inbox;
 pub mod numbers;
@@ -66,6 +67,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The name of the constraint that a change would have broken, if that is what stopped it.
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => error.constraint(),
+            _ => None,
+        }
+    }
+
+    /// Whether a lock was not to be had in time.
+    pub fn is_lock_timeout(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => error.code().as_deref() == Some("55P03"),
+            _ => false,
+        }
+    }
+
     /// Whether trying again later may help: the database is away, busy, restarting or moving to another server.
     pub fn is_temporary(&self) -> bool {
         match self {

@@ -266,6 +266,7 @@ mod tests {
             fallback_number: None,
             system_type: SystemType::Vapi,
             switched_at: None,
+            revision: 1,
         }
     }
 

@@ -15,6 +15,7 @@ macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(transparent)]
         pub struct $name(pub Uuid);
 
@@ -41,9 +42,10 @@ macro_rules! uuid_id {
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $valid:expr) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $pattern:literal, $valid:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(pattern = $pattern))]
         #[serde(transparent)]
         pub struct $name(String);
 
@@ -103,35 +105,45 @@ uuid_id!(
     CallId,
     "call id"
 );
+uuid_id!(
+    /// A function that agents may call.
+    ToolId,
+    "tool id"
+);
 
 text_id!(
     /// Twilio's id of a call. Documented as `CA` and 32 hex digits; nothing here depends on the length.
     CallSid,
     "Twilio call SID",
+    "^CA[A-Za-z0-9]{1,62}$",
     |text| sid(text, "CA")
 );
 text_id!(
     /// Twilio's id of an account, `AC…`.
     AccountSid,
     "Twilio account SID",
+    "^AC[A-Za-z0-9]{1,62}$",
     |text| sid(text, "AC")
 );
 text_id!(
     /// Vapi's id of an assistant.
     AssistantId,
     "Vapi assistant id",
+    "^[A-Za-z0-9_-]{1,128}$",
     opaque
 );
 text_id!(
     /// Vapi's id of a call.
     VapiCallId,
     "Vapi call id",
+    "^[A-Za-z0-9_-]{1,128}$",
     opaque
 );
 text_id!(
     /// A phone number in E.164: `+` and at most 15 digits, the first not zero.
     E164,
     "E.164 phone number",
+    "^[+][1-9][0-9]{1,14}$",
     |text| {
         text.strip_prefix('+').is_some_and(|digits| {
             (2..=15).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit())

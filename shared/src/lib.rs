@@ -16,5 +16,5 @@ pub mod system_type;
 pub mod twilio;
 pub mod vapi;
 
-pub use ids::{AccountSid, AgentId, AssistantId, CallId, CallSid, E164, NumberId, ProjectId, VapiCallId};
+pub use ids::{AccountSid, AgentId, AssistantId, CallId, CallSid, E164, NumberId, ProjectId, ToolId, VapiCallId};
 pub use system_type::SystemType;

@@ -9,6 +9,7 @@ use crate::{AgentId, AssistantId, E164, SystemType};
 
 /// How a number whose calls arrive here, but whose agent is on Vapi, is handed to Vapi.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum VapiHandover {
     /// Such a call should not arrive here at all.

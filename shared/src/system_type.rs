@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A voice system. Agents and numbers start on [`SystemType::Vapi`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum SystemType {
     /// Hosted by Vapi.

@@ -1,10 +1,14 @@
 //! The control plane against a real Postgres: the schema, switching an agent over HTTP, and replication to a store that
 //! fails in every way Cloudflare's does.
 
+#[path = "control/agents_api.rs"]
+mod agents_api;
 #[path = "control/audit.rs"]
 mod audit;
 #[path = "control/calls.rs"]
 mod calls;
+#[path = "control/frame.rs"]
+mod frame;
 #[path = "control/harness.rs"]
 mod harness;
 #[path = "control/kv.rs"]

@@ -9,11 +9,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::App;
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 
-/// A JSON body. Its type should refuse unknown fields.
+/// A JSON body. A field that its type does not know is refused, at whatever depth.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -21,11 +22,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        require_media_type(request.headers(), "application/json")?;
+        require_media_type(request.headers(), &["application/json"])?;
         let body = body(request, app).await?;
-        serde_json::from_slice(&body)
-            .map(Self)
-            .map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))
+        json(&body).map(Self)
     }
 }
 
@@ -33,31 +32,62 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
 pub async fn body(request: Request, app: &Arc<App>) -> Result<Bytes, Problem> {
     Bytes::from_request(request, app).await.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large.")
+            Problem::new(Code::BodyTooLarge, "The body is too large.")
         } else {
             Problem::invalid("The body could not be read.")
         }
     })
 }
 
-/// Refuses a request whose body is of another type.
-pub fn require_media_type(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
+/// Reads JSON.
+pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut unknown = None;
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let read = serde_ignored::deserialize(&mut reader, |path| {
+        unknown.get_or_insert_with(|| path.to_string());
+    });
+    let value = read
+        .and_then(|value| reader.end().map(|()| value))
+        .map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))?;
+    if let Some(path) = unknown {
+        return Err(Problem::invalid(format!("The body is not valid: unknown field `{path}`.")));
+    }
+    if holds_nul(body) {
+        return Err(Problem::invalid("The body is not valid: a text holds a NUL character."));
+    }
+    Ok(value)
+}
+
+/// Whether a text in the JSON holds a NUL, which Postgres cannot keep.
+fn holds_nul(body: &[u8]) -> bool {
+    fn in_value(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(items) => items.iter().any(in_value),
+            Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || in_value(value)),
+            _ => false,
+        }
+    }
+    // In JSON a NUL can only be written as an escape; what looks like one may be an escaped backslash.
+    let looks_so = body.windows(6).any(|window| window == br"\u0000");
+    looks_so && serde_json::from_slice(body).is_ok_and(|value| in_value(&value))
+}
+
+/// Refuses a request whose body is of another type; the first of `expected` is the one to recommend.
+pub fn require_media_type(headers: &HeaderMap, expected: &[&str]) -> Result<(), Problem> {
     let is_it = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
-        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case(expected));
+        .is_some_and(|essence| expected.iter().any(|expected| essence.trim().eq_ignore_ascii_case(expected)));
     if is_it {
         return Ok(());
     }
-    Err(Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "unsupported_media_type",
-        format!("Send Content-Type: {expected}."),
-    ))
+    let expected = expected.first().copied().unwrap_or_default();
+    Err(Problem::new(Code::UnsupportedMediaType, format!("Send Content-Type: {expected}.")))
 }
 
-/// The query. Its type should refuse unknown parameters.
+/// The query.
 #[derive(Debug)]
 pub struct Params<T>(pub T);
 
@@ -83,5 +113,38 @@ impl<T: FromStr> FromRequestParts<Arc<App>> for Id<T> {
         let path = Path::<String>::from_request_parts(parts, app).await;
         let id = path.ok().and_then(|Path(text)| text.parse().ok());
         id.map(Self).ok_or_else(|| Problem::not_found("id"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Outer {
+        inner: Inner,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Inner {
+        text: String,
+    }
+
+    #[test]
+    fn unknown_fields_and_nul_are_refused_at_any_depth() {
+        let read = |text: &str| json::<Outer>(text.as_bytes());
+        assert_eq!(read(r#"{"inner":{"text":"C:\\u0000"}}"#).unwrap().inner.text, r"C:\u0000");
+        for bad in [
+            r#"{"inner":{"text":"a","more":1}}"#,
+            r#"{"inner":{"text":"a"},"more":1}"#,
+            r#"{"inner":{"text":"\u0000"}}"#,
+            r#"{"inner":{"text":"a"}} x"#,
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert!(json::<Value>(json!({ "a\0": 1 }).to_string().as_bytes()).is_err());
     }
 }

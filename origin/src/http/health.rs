@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 use crate::{App, store};
 
 /// A database that takes longer is not ready.
@@ -28,7 +27,7 @@ async fn healthz() -> Response {
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     if app.shutdown.is_cancelled() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "The origin is shutting down."));
+        return Err(Problem::new(Code::Draining, "The origin is shutting down."));
     }
     match tokio::time::timeout(PROBE_TIMEOUT, sqlx::query("select 1").execute(&app.db)).await {
         Ok(Ok(_)) => Ok(Json(json!({ "status": "ready" })).into_response()),

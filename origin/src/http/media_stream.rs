@@ -5,13 +5,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use crate::App;
 use crate::bridge::stream;
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 
 /// Twilio's messages are some 400 bytes; OpenAI's own example allows as much.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -28,8 +27,7 @@ pub fn router() -> Router<Arc<App>> {
 async fn upgrade(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Response {
     if app.shutdown.is_cancelled() {
         // Twilio takes it for a stream that ended, and asks how the call goes on.
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "The origin is shutting down.")
-            .into_response();
+        return Problem::new(Code::Draining, "The origin is shutting down.").into_response();
     }
     upgrade
         .max_message_size(MAX_MESSAGE_BYTES)

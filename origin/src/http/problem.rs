@@ -1,6 +1,8 @@
-//! The one error type at the HTTP boundary: RFC 9457 problem details with a stable `code`.
+//! The one error type at the HTTP boundary: RFC 9457 problem details with a stable [`Code`].
 //!
 //! The inner cause is logged here, once, and never part of an answer.
+
+pub mod code;
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -10,10 +12,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+pub use self::code::Code;
+use crate::request_id;
 use crate::store::StoreError;
 
 /// When to try again after a temporary fault, in seconds.
-const RETRY_SECONDS: &str = "2";
+const RETRY_SECONDS: u64 = 2;
 
 /// What went wrong with a request.
 #[derive(Debug)]
@@ -21,23 +25,40 @@ pub struct Problem(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    code: Code,
     status: StatusCode,
-    code: &'static str,
     detail: String,
     more: Map<String, Value>,
+    retry_after_s: Option<u64>,
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl Problem {
-    /// A problem with a stable code, and a sentence for people.
-    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self(Box::new(Inner { status, code, detail: detail.into(), more: Map::new(), cause: None }))
+    /// A problem of a kind, and a sentence for people.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let status = code.status();
+        let retry_after_s = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_SECONDS);
+        Self(Box::new(Inner { code, status, detail: detail.into(), more: Map::new(), retry_after_s, cause: None }))
+    }
+
+    /// Answers with another status than the code's own, where the sender expects that.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.status = status;
+        self
     }
 
     /// Adds a member of its own to the answer.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.0.retry_after_s = Some(seconds);
         self
     }
 
@@ -50,39 +71,47 @@ impl Problem {
 
     /// No valid key.
     pub fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Send a valid API key: Authorization: Bearer tdm_…")
+        Self::new(Code::Unauthorized, "Send a valid API key: Authorization: Bearer tdm_…")
     }
 
     /// A valid key that may not do this.
     pub fn forbidden() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "This API key may read but not change anything.")
+        Self::new(Code::Forbidden, "This API key may read but not change anything.")
     }
 
     /// Nothing there, or nothing of this project's.
     pub fn not_found(what: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", format!("There is no such {what}."))
+        Self::new(Code::NotFound, format!("There is no such {what}."))
     }
 
     /// The request is not what this path takes.
     pub fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
+        Self::new(Code::InvalidRequest, detail)
+    }
+
+    /// The form is right, the values are not; all their faults, each with its field's name first.
+    pub fn invalid_value(faults: Vec<String>) -> Self {
+        Self::new(Code::InvalidValue, format!("Not possible: {}.", faults.join("; "))).with("faults", faults)
     }
 
     /// Our fault, for now.
     pub fn unavailable(cause: impl Error + Send + Sync + 'static) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible at the moment; try again.")
-            .caused_by(cause)
+        Self::new(Code::Unavailable, "Not possible at the moment; try again.").caused_by(cause)
     }
 
     /// Our fault.
     pub fn internal(cause: impl Error + Send + Sync + 'static) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here.").caused_by(cause)
+        Self::new(Code::Internal, "Something went wrong here.").caused_by(cause)
     }
 }
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        if error.is_temporary() { Self::unavailable(error) } else { Self::internal(error) }
+        match error {
+            StoreError::Invalid(faults) => Self::invalid_value(faults),
+            error if error.is_temporary() => Self::unavailable(error),
+            error => Self::internal(error),
+        }
     }
 }
 
@@ -94,7 +123,8 @@ impl From<sqlx::Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Inner { status, code, detail, more, cause } = *self.0;
+        let Inner { code, status, detail, more, retry_after_s, cause } = *self.0;
+        let code = code.as_str();
         if let Some(cause) = cause {
             tracing::error!(code, cause = chain(&*cause), "A request failed");
         }
@@ -104,6 +134,7 @@ impl IntoResponse for Problem {
             "status": status.as_u16(),
             "code": code,
             "detail": detail,
+            "requestId": request_id::current(),
         });
         if let Value::Object(members) = &mut body {
             members.extend(more);
@@ -111,14 +142,11 @@ impl IntoResponse for Problem {
         let mut response = (status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
-            }
-            _ => {}
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = retry_after_s {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         response
     }

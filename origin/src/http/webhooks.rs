@@ -16,7 +16,7 @@ use axum::routing::post;
 use shared::twilio::answer::path;
 
 use crate::App;
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 
 /// As at the edge. A Twilio webhook is a few kilobytes, Vapi's report of a long call a few hundred.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -35,5 +35,6 @@ pub fn router() -> Router<Arc<App>> {
 
 /// Neither the provider nor the edge signed the request.
 fn invalid_signature(status: StatusCode) -> Problem {
-    Problem::new(status, "invalid_signature", "The request is signed neither by its provider nor by the edge.")
+    Problem::new(Code::InvalidSignature, "The request is signed neither by its provider nor by the edge.")
+        .with_status(status)
 }

@@ -33,6 +33,8 @@ pub struct Agent {
     pub system_type: SystemType,
     /// When that last changed.
     pub switched_at: Option<OffsetDateTime>,
+    /// Grows with every change.
+    pub revision: i64,
 }
 
 /// An agent as its owner describes it.
@@ -65,6 +67,7 @@ struct Row {
     fallback_number: Option<String>,
     system_type: String,
     switched_at: Option<OffsetDateTime>,
+    revision: i64,
 }
 
 impl TryFrom<Row> for Agent {
@@ -86,6 +89,7 @@ impl TryFrom<Row> for Agent {
             fallback_number: optional_text(row.fallback_number.as_deref(), "fallback number")?,
             system_type: text(&row.system_type, "system type")?,
             switched_at: row.switched_at,
+            revision: row.revision,
         })
     }
 }
@@ -95,7 +99,7 @@ pub async fn get(conn: &mut PgConnection, project: ProjectId, id: AgentId) -> Re
     sqlx::query_as!(
         Row,
         "select id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number,
-                system_type, switched_at
+                system_type, switched_at, revision
          from agents where project_id = $1 and id = $2",
         project.0,
         id.0
@@ -111,7 +115,7 @@ pub async fn by_id(conn: &mut PgConnection, id: AgentId) -> Result<Option<Agent>
     sqlx::query_as!(
         Row,
         "select id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number,
-                system_type, switched_at
+                system_type, switched_at, revision
          from agents where id = $1",
         id.0
     )
@@ -126,7 +130,7 @@ pub async fn lock(conn: &mut PgConnection, project: ProjectId, id: AgentId) -> R
     sqlx::query_as!(
         Row,
         "select id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number,
-                system_type, switched_at
+                system_type, switched_at, revision
          from agents where project_id = $1 and id = $2 for no key update",
         project.0,
         id.0
@@ -137,14 +141,41 @@ pub async fn lock(conn: &mut PgConnection, project: ProjectId, id: AgentId) -> R
     .transpose()
 }
 
-/// The project's newest agents.
-pub async fn list(conn: &mut PgConnection, project: ProjectId, limit: i64) -> Result<Vec<Agent>> {
+/// Which agents to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// On this system.
+    pub system_type: Option<SystemType>,
+    /// With this in the name, in whatever case.
+    pub name: Option<String>,
+    /// With this assistant at Vapi.
+    pub vapi_assistant_id: Option<AssistantId>,
+}
+
+/// The project's newest agents, from before the one that is named.
+pub async fn list(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    filter: &Filter,
+    before: Option<AgentId>,
+    limit: i64,
+) -> Result<Vec<Agent>> {
     sqlx::query_as!(
         Row,
         "select id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number,
-                system_type, switched_at
-         from agents where project_id = $1 order by id desc limit $2",
+                system_type, switched_at, revision
+         from agents
+         where project_id = $1
+           and ($2::text is null or system_type = $2)
+           and ($3::text is null or position(lower($3) in lower(name)) > 0)
+           and ($4::text is null or vapi_assistant_id = $4)
+           and ($5::uuid is null or id < $5)
+         order by id desc limit $6",
         project.0,
+        filter.system_type.map(SystemType::as_str),
+        filter.name,
+        filter.vapi_assistant_id.as_ref().map(AssistantId::as_str),
+        before.map(|id| id.0),
         limit
     )
     .fetch_all(conn)
@@ -164,7 +195,7 @@ pub async fn select(
     sqlx::query_as!(
         Row,
         "select id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number,
-                system_type, switched_at
+                system_type, switched_at, revision
          from agents where ($1::uuid is null or project_id = $1) and ($2::uuid[] is null or id = any($2)) order by id",
         project.map(|id| id.0),
         ids.as_deref()
@@ -214,4 +245,65 @@ pub async fn put(conn: &mut PgConnection, agent: &NewAgent<'_>) -> Result<AgentI
     .fetch_one(conn)
     .await?;
     Ok(AgentId(id))
+}
+
+/// Makes an agent. Fails where the name or the assistant is taken.
+pub async fn insert(conn: &mut PgConnection, agent: &NewAgent<'_>) -> Result<AgentId> {
+    let realtime = agent.realtime.map(RealtimeSettings::to_stored).transpose()?;
+    let id = sqlx::query_scalar!(
+        "insert into agents (id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number)
+         values ($1, $2, $3, $4, $5, $6, $7, $8) returning id",
+        Uuid::now_v7(),
+        agent.project_id.0,
+        agent.name,
+        agent.instructions,
+        agent.greeting,
+        realtime,
+        agent.vapi_assistant_id.map(AssistantId::as_str),
+        agent.fallback_number.map(E164::as_str)
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(AgentId(id))
+}
+
+/// Describes a locked agent anew, and gives it a new revision, also where only its tools have changed. Fails where the
+/// name or the assistant is taken.
+pub async fn update(conn: &mut PgConnection, id: AgentId, agent: &NewAgent<'_>) -> Result<()> {
+    let realtime = agent.realtime.map(RealtimeSettings::to_stored).transpose()?;
+    sqlx::query!(
+        // The revision itself is the trigger's to choose, which looks for a difference.
+        "update agents
+         set name = $2, instructions = $3, greeting = $4, realtime = $5, vapi_assistant_id = $6, fallback_number = $7,
+             revision = 0
+         where id = $1",
+        id.0,
+        agent.name,
+        agent.instructions,
+        agent.greeting,
+        realtime,
+        agent.vapi_assistant_id.map(AssistantId::as_str),
+        agent.fallback_number.map(E164::as_str)
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Deletes a locked agent. Fails where something depends on it.
+pub async fn delete(conn: &mut PgConnection, id: AgentId) -> Result<()> {
+    sqlx::query!("delete from agents where id = $1", id.0).execute(conn).await?;
+    Ok(())
+}
+
+/// What depends on an agent: how many numbers and calls.
+pub async fn dependants(conn: &mut PgConnection, id: AgentId) -> Result<(i64, i64)> {
+    let row = sqlx::query!(
+        r#"select (select count(*) from phone_numbers where agent_id = $1) as "numbers!",
+                  (select count(*) from calls where agent_id = $1) as "calls!""#,
+        id.0
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok((row.numbers, row.calls))
 }

@@ -66,6 +66,8 @@ impl FromStr for Role {
 /// A valid key's rights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
+    /// The key's id.
+    pub id: Uuid,
     /// The project that the key opens, and no other.
     pub project_id: ProjectId,
     /// What it allows there.
@@ -168,7 +170,12 @@ pub async fn find(conn: &mut PgConnection, hash: &[u8; 32]) -> Result<Option<Api
     if row.is_stale {
         sqlx::query!("update api_keys set last_used_at = now() where id = $1", row.id).execute(conn).await?;
     }
-    Ok(Some(ApiKey { project_id: ProjectId(row.project_id), role: text(&row.role, "role")?, prefix: row.prefix }))
+    Ok(Some(ApiKey {
+        id: row.id,
+        project_id: ProjectId(row.project_id),
+        role: text(&row.role, "role")?,
+        prefix: row.prefix,
+    }))
 }
 
 /// The project's key, locked until the transaction ends.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use serde_json::Value;
-use shared::AgentId;
+use shared::{AgentId, ProjectId, ToolId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -108,4 +108,53 @@ pub async fn of_agent(conn: &mut PgConnection, agent: AgentId) -> Result<Vec<Too
             })
         })
         .collect()
+}
+
+/// Which tools these agents have.
+pub async fn ids_of_agents(conn: &mut PgConnection, agents: &[AgentId]) -> Result<Vec<(AgentId, ToolId)>> {
+    let agents: Vec<Uuid> = agents.iter().map(|agent| agent.0).collect();
+    let rows = sqlx::query!(
+        "select agent_id, tool_id from agent_tools where agent_id = any($1) order by agent_id, tool_id",
+        &agents
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (AgentId(row.agent_id), ToolId(row.tool_id))).collect())
+}
+
+/// Gives a locked agent these tools of its project and no others. Fails where one is not the project's.
+pub async fn assign(conn: &mut PgConnection, project: ProjectId, agent: AgentId, tools: &[ToolId]) -> Result<()> {
+    let tools: Vec<Uuid> = tools.iter().map(|tool| tool.0).collect();
+    sqlx::query!("delete from agent_tools where agent_id = $1 and tool_id <> all ($2)", agent.0, &tools)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query!(
+        "insert into agent_tools (project_id, agent_id, tool_id) select $1, $2, tool from unnest($3::uuid[]) tool
+         on conflict do nothing",
+        project.0,
+        agent.0,
+        &tools
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The function names of these tools of a project; a tool that is not the project's is left out.
+pub async fn function_names(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    tools: &[ToolId],
+) -> Result<Vec<(ToolId, String)>> {
+    let tools: Vec<Uuid> = tools.iter().map(|tool| tool.0).collect();
+    // Shared, so that none of them goes or changes its name before the transaction ends.
+    let rows = sqlx::query!(
+        r#"select id, coalesce(function_name, name) as "name!" from tools
+           where project_id = $1 and id = any ($2) order by id for share"#,
+        project.0,
+        &tools
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (ToolId(row.id), row.name)).collect())
 }

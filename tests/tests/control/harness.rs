@@ -7,6 +7,7 @@ use origin::config::Config;
 use origin::store::api_keys::{self, Role};
 use origin::store::projects;
 use origin::{App, http, jobs, keys, seed, store};
+use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use shared::{AgentId, ProjectId};
@@ -15,6 +16,7 @@ use tests::stack::postgres::Postgres;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::kv::FakeKv;
 
@@ -169,8 +171,46 @@ impl Origin {
         answer(self.client.get(format!("{}{path}", self.base)).bearer_auth(key)).await
     }
 
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        answer(self.request(Method::POST, path).bearer_auth(&self.key).json(body)).await
+    }
+
+    /// A `POST` that takes effect once.
+    pub(crate) async fn post_once(&self, idempotency_key: &str, path: &str, body: &Value) -> Answer {
+        let request = self.request(Method::POST, path).bearer_auth(&self.key).json(body);
+        answer(request.header("idempotency-key", idempotency_key)).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Answer {
+        answer(self.request(Method::PATCH, path).bearer_auth(&self.key).json(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        answer(self.request(Method::DELETE, path).bearer_auth(&self.key)).await
+    }
+
     pub(crate) async fn put(&self, key: &str, path: &str, body: &Value) -> Answer {
         answer(self.client.put(format!("{}{path}", self.base)).bearer_auth(key).json(body)).await
+    }
+
+    /// A tool of the project's with this name; gives its id.
+    pub(crate) async fn tool(&self, name: &str) -> String {
+        self.tool_of(&self.key, name).await
+    }
+
+    /// The same for the project of a key.
+    pub(crate) async fn tool_of(&self, key: &str, name: &str) -> String {
+        let id: Uuid = sqlx::query_scalar(
+            "insert into tools (id, project_id, name, builtin)
+             select gen_random_uuid(), project_id, $2, 'end_call' from api_keys where prefix = left($1, 12)
+             returning id",
+        )
+        .bind(key)
+        .bind(name)
+        .fetch_one(&self.app.db)
+        .await
+        .expect("a tool");
+        id.to_string()
     }
 
     /// A request to build on, without a key.
@@ -213,6 +253,13 @@ pub(crate) async fn answer(request: reqwest::RequestBuilder) -> Answer {
     Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
 }
 
+pub(crate) fn assert_problem(answer: &Answer, status: u16, code: &str) {
+    assert_eq!((answer.status, answer.body["code"].as_str()), (status, Some(code)), "{}", answer.body);
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+    assert_eq!(answer.body["status"], status);
+    assert_eq!(answer.headers["x-request-id"], answer.body["requestId"].as_str().expect("the request's id"));
+}
+
 /// Looks again and again until there is something.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {
@@ -249,6 +296,7 @@ fn config(database_url: &str, more: &[(&'static str, String)]) -> Config {
         }
         let value = match name {
             "DATABASE_URL" => database_url,
+            "API_REQUESTS_PER_SECOND" => "1000",
             "EDGE_URL" => "https://edge.tandem.test",
             "MEDIA_URL" => "wss://origin.tandem.test/media-stream",
             "EDGE_ORIGIN_SECRET" => "a secret for the tests only",

@@ -11,14 +11,7 @@ use sqlx::{query, query_scalar};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::harness::{Answer, Origin, answer};
-
-fn assert_problem(answer: &Answer, status: u16, code: &str) {
-    assert_eq!((answer.status, answer.body["code"].as_str()), (status, Some(code)), "{}", answer.body);
-    assert_eq!(answer.headers["content-type"], "application/problem+json");
-    assert_eq!(answer.body["status"], status);
-    assert!(answer.headers.contains_key("x-request-id"));
-}
+use crate::harness::{Origin, answer, assert_problem};
 
 fn time_of(value: &Value) -> OffsetDateTime {
     OffsetDateTime::parse(value.as_str().expect("a time"), &Rfc3339).expect("an RFC 3339 time")
@@ -201,13 +194,16 @@ async fn keys_open_their_own_project_as_far_as_their_role_goes() {
 
     assert_problem(&origin.get(&stranger, &path).await, 404, "not_found");
     assert_problem(&origin.put(&stranger, &path, &body).await, 404, "not_found");
-    assert_eq!(origin.get(&stranger, "/api/agents").await.body, json!({ "items": [] }));
-    assert_eq!(origin.get(&stranger, "/api/events").await.body, json!({ "items": [] }));
+    assert_eq!(origin.get(&stranger, "/api/agents").await.body["items"], json!([]));
+    assert_eq!(origin.get(&stranger, "/api/events").await.body["items"], json!([]));
 
     let missing = "/api/agents/00000000-0000-7000-8000-000000000000/system-type";
     let not_there = origin.put(&origin.key, missing, &body).await;
     let not_theirs = origin.put(&stranger, &path, &body).await;
-    assert_eq!(not_there.body, not_theirs.body, "what exists elsewhere looks like what does not exist");
+    assert_eq!(
+        not_there.body["detail"], not_theirs.body["detail"],
+        "what exists elsewhere looks like what does not exist"
+    );
 
     query("update api_keys set revoked_at = now() where project_id = $1 and role = 'read'")
         .bind(origin.project.0)
@@ -244,14 +240,14 @@ async fn bad_input_is_told_apart_and_changes_nothing() {
     }
     let good = r#"{"systemType":"openai-realtime"}"#.to_owned();
     assert_problem(&send("text/plain", good.clone()).await, 415, "unsupported_media_type");
-    assert_problem(&send(json, format!("{good}{}", " ".repeat(70_000))).await, 413, "body_too_large");
+    assert_problem(&send(json, format!("{good}{}", " ".repeat(300_000))).await, 413, "body_too_large");
 
     let key = &origin.key;
     assert_problem(&origin.get(key, "/api/agents/not-an-id").await, 404, "not_found");
     assert_problem(&origin.get(key, "/api/nothing").await, 404, "not_found");
     assert_problem(&origin.get(key, "/api/agents?limit=0").await, 400, "invalid_request");
     assert_problem(&origin.get(key, "/api/agents?limit=201").await, 400, "invalid_request");
-    assert_problem(&origin.get(key, "/api/agents?page=2").await, 400, "invalid_request");
+    assert_problem(&origin.get(key, "/api/agents?page=2").await, 400, "unknown_parameter");
     let wrong_method = answer(origin.request(Method::DELETE, "/api/agents").bearer_auth(key)).await;
     assert_problem(&wrong_method, 405, "method_not_allowed");
 

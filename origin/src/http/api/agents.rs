@@ -1,4 +1,4 @@
-//! `/api/agents`: read agents, and switch one to another voice system.
+//! `/api/agents`: voice assistants, and which system runs them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,52 +7,89 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use shared::{AgentId, AssistantId, E164, ProjectId, SystemType};
+use shared::{AgentId, AssistantId, E164, ProjectId, SystemType, ToolId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{Limit, List};
+use super::etag::{IfMatch, Tagged};
+use super::merge_patch::MergePatch;
+use super::once::{Answer, Begun, Post};
+use super::page::{self, Cursor, Limit, Page};
 use crate::App;
+use crate::agents::{AgentError, AgentFields, masked};
 use crate::http::auth::{Reader, Writer};
 use crate::http::extract::{self, Id, Params};
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
+use crate::store::agents::realtime::RealtimeSettings;
 use crate::store::agents::{self, Agent};
 use crate::store::replica::{self, ReplicaState};
-use crate::store::{self, numbers};
+use crate::store::{self, numbers, tools};
 use crate::switching::{self, Missing, SwitchError};
 use crate::telemetry::SystemLabels;
 
-/// An agent as the API shows it.
-#[derive(Debug, Serialize)]
+/// The paths.
+pub fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, change, delete))
+        .routes(routes!(show_system_type, switch))
+}
+
+/// A voice assistant.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Agent)]
 pub struct AgentBody {
     id: AgentId,
     project_id: ProjectId,
     name: String,
-    system_type: SystemType,
-    #[serde(with = "time::serde::rfc3339::option")]
-    switched_at: Option<OffsetDateTime>,
+    instructions: String,
+    #[schema(required)]
+    greeting: Option<String>,
+    /// `null`: it is not configured for OpenAI Realtime.
+    #[schema(required)]
+    realtime: Option<RealtimeSettings>,
+    #[schema(required)]
     vapi_assistant_id: Option<AssistantId>,
+    #[schema(required)]
     fallback_number: Option<E164>,
+    tool_ids: Vec<ToolId>,
+    /// Which system runs its new calls; changed by `PUT …/system-type` only.
+    system_type: SystemType,
+    /// When that last changed.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
+    switched_at: Option<OffsetDateTime>,
+    /// The numbers that it answers.
     numbers: Vec<NumberBody>,
     /// `null`: the agent has neither a number nor an assistant, so there is nothing that the edge should know.
+    #[schema(required)]
     replica: Option<ReplicaBody>,
+    #[serde(skip)]
+    revision: i64,
 }
 
-#[derive(Debug, Serialize)]
+/// A number that an agent answers.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AgentNumber)]
 struct NumberBody {
     number: E164,
     system_type: SystemType,
 }
 
 /// How far the edge knows of the agent as it is now.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Replica)]
 struct ReplicaBody {
     revision: i64,
     replicated: bool,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
     replicated_at: Option<OffsetDateTime>,
 }
 
@@ -62,53 +99,193 @@ impl From<ReplicaState> for ReplicaBody {
     }
 }
 
-/// `GET /api/agents`.
+/// Which agents to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct Filter {
+    /// How many on a page.
+    #[param(inline)]
+    limit: Option<Limit>,
+    /// `nextCursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<AgentId>>,
+    /// On this system.
+    system_type: Option<SystemType>,
+    /// With this in the name, in whatever case.
+    name: Option<String>,
+    /// With this assistant at Vapi.
+    vapi_assistant_id: Option<AssistantId>,
+}
+
+/// List agents.
+#[utoipa::path(
+    get, path = "/agents", operation_id = "listAgents", tag = "agents", params(Filter),
+    responses((status = 200, description = "A page.", body = Page<AgentBody>))
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
     reader: Reader,
-    Params(limit): Params<Limit>,
-) -> Result<Json<List<AgentBody>>, Problem> {
-    let limit = limit.get()?;
+    Params(filter): Params<Filter>,
+) -> Result<Json<Page<AgentBody>>, Problem> {
+    let Filter { limit, cursor, system_type, name, vapi_assistant_id } = filter;
+    let filter = agents::Filter { system_type, name, vapi_assistant_id };
     let mut conn = app.db.acquire().await?;
-    let agents = agents::list(&mut conn, reader.project, limit).await?;
-    Ok(Json(bodies(&mut conn, agents).await?.into_iter().collect()))
+    let before = cursor.map(Cursor::key);
+    let mut agents = agents::list(&mut conn, reader.project, &filter, before, Limit::to_fetch(limit)).await?;
+    let next = page::cut(&mut agents, limit, |agent| agent.id);
+    Ok(Json(Page::of(bodies(&mut conn, agents).await?, next)))
 }
 
-/// `GET /api/agents/{id}` and `GET /api/agents/{id}/system-type`.
+/// Make an agent.
+///
+/// It begins on `vapi`, whether it can run there or not.
+#[utoipa::path(
+    post, path = "/agents", operation_id = "createAgent", tag = "agents", request_body = AgentFields,
+    responses((
+        status = 201, description = "It was made.", body = AgentBody,
+        headers(("Location" = String, description = "Its path."), ("ETag" = String, description = "Its revision."))
+    ))
+)]
+pub async fn create(State(app): State<Arc<App>>, post: Post<AgentFields>) -> Result<Answer, Problem> {
+    let (begun, writer, fields) = post.begin(&app).await?;
+    let mut work = match begun {
+        Begun::Now(work) => work,
+        Begun::Before(answer) => return Ok(answer),
+    };
+    let id = crate::agents::create(work.conn(), writer.project, &fields, &writer.actor).await?;
+    let agent = one(work.conn(), &writer, id).await?;
+    let answer = Answer::created(format!("/api/agents/{id}"), &agent)?.tagged(agent.revision);
+    work.finish(answer).await
+}
+
+/// Read an agent.
+#[utoipa::path(
+    get, path = "/agents/{id}", operation_id = "getAgent", tag = "agents", params(("id" = AgentId, Path)),
+    responses((
+        status = 200, description = "The agent.", body = AgentBody,
+        headers(("ETag" = String, description = "Its revision."))
+    ))
+)]
 pub async fn show(
     State(app): State<Arc<App>>,
     reader: Reader,
     Id(id): Id<AgentId>,
-) -> Result<Json<AgentBody>, Problem> {
+) -> Result<Tagged<AgentBody>, Problem> {
     let mut conn = app.db.acquire().await?;
-    let agent = agents::get(&mut conn, reader.project, id).await?.ok_or_else(|| Problem::not_found("agent"))?;
-    Ok(Json(body(&mut conn, agent).await?))
+    one(&mut conn, &reader, id).await.map(tagged)
+}
+
+/// A change of an agent.
+pub type AgentPatch = MergePatch<AgentFields>;
+
+/// Change an agent.
+///
+/// What its present system needs cannot be taken away. Calls in progress go on as they began.
+#[utoipa::path(
+    patch, path = "/agents/{id}", operation_id = "changeAgent", tag = "agents", params(("id" = AgentId, Path)),
+    request_body(content = AgentPatch, content_type = "application/merge-patch+json"),
+    responses(
+        (
+            status = 200, description = "The agent as it is now.", body = AgentBody,
+            headers(("ETag" = String, description = "Its revision."))
+        ),
+        (status = 409, description = ""),
+    )
+)]
+pub async fn change(
+    State(app): State<Arc<App>>,
+    Writer(writer): Writer,
+    Id(id): Id<AgentId>,
+    if_match: IfMatch,
+    patch: AgentPatch,
+) -> Result<Tagged<AgentBody>, Problem> {
+    let mut tx = app.db.begin().await?;
+    let agent = agents::lock(&mut tx, writer.project, id).await?.ok_or_else(|| Problem::not_found("agent"))?;
+    if_match.check(agent.revision)?;
+    let fields = patch.apply(&AgentFields::of(&mut tx, &agent).await?)?;
+    crate::agents::change(&mut tx, app.config.systems(), &agent, &fields, &writer.actor).await?;
+    let body = one(&mut tx, &writer, id).await?;
+    tx.commit().await?;
+    Ok(tagged(body))
+}
+
+/// Delete an agent.
+///
+/// Only one that answers no number and has had no call: calls are kept, and name their agent.
+#[utoipa::path(
+    delete, path = "/agents/{id}", operation_id = "deleteAgent", tag = "agents", params(("id" = AgentId, Path)),
+    responses((status = 204, description = "It is gone."), (status = 409, description = ""))
+)]
+pub async fn delete(
+    State(app): State<Arc<App>>,
+    Writer(writer): Writer,
+    Id(id): Id<AgentId>,
+    if_match: IfMatch,
+) -> Result<StatusCode, Problem> {
+    let mut tx = app.db.begin().await?;
+    let agent = agents::lock(&mut tx, writer.project, id).await?.ok_or_else(|| Problem::not_found("agent"))?;
+    if_match.check(agent.revision)?;
+    crate::agents::delete(&mut tx, &agent, &writer.actor).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Read which system runs an agent.
+#[utoipa::path(
+    get, path = "/agents/{id}/system-type", operation_id = "getSystemType", tag = "agents",
+    params(("id" = AgentId, Path)),
+    responses((
+        status = 200, description = "The agent.", body = AgentBody,
+        headers(("ETag" = String, description = "Its revision."))
+    ))
+)]
+pub async fn show_system_type(
+    state: State<Arc<App>>,
+    reader: Reader,
+    id: Id<AgentId>,
+) -> Result<Tagged<AgentBody>, Problem> {
+    show(state, reader, id).await
 }
 
 /// The body of a switch.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = Switch)]
 pub struct SwitchBody {
     system_type: SystemType,
 }
 
-/// `PUT /api/agents/{id}/system-type`.
+/// Switch an agent to a system.
+///
+/// Its new calls and its numbers follow; calls in progress stay where they began. The same value again changes nothing.
+/// `replica` says whether the edge knows.
+#[utoipa::path(
+    put, path = "/agents/{id}/system-type", operation_id = "switchAgent", tag = "agents",
+    params(("id" = AgentId, Path)), request_body = SwitchBody,
+    responses(
+        (
+            status = 200, description = "The agent as it is now.", body = AgentBody,
+            headers(("ETag" = String, description = "Its revision."))
+        ),
+        (status = 409, description = ""),
+    )
+)]
 pub async fn switch(
     State(app): State<Arc<App>>,
     Writer(writer): Writer,
     Id(id): Id<AgentId>,
     extract::Json(SwitchBody { system_type: target }): extract::Json<SwitchBody>,
-) -> Result<Json<AgentBody>, Problem> {
+) -> Result<Tagged<AgentBody>, Problem> {
     let mut tx = app.db.begin().await?;
     let switched = switching::switch(&mut tx, app.config.systems(), writer.project, id, target, &writer.actor).await?;
-    let changed = switched.changed;
-    let answer = body(&mut tx, switched.agent).await?;
+    let body = one(&mut tx, &writer, id).await?;
     tx.commit().await?;
-    if changed {
+    if switched.changed {
         app.metrics.switches.get_or_create(&SystemLabels { system: target.as_str() }).inc();
         tracing::info!(agent_id = %id, system = %target, actor = %writer.actor, "Switched an agent");
     }
-    Ok(Json(answer))
+    Ok(tagged(body))
 }
 
 impl From<SwitchError> for Problem {
@@ -117,20 +294,48 @@ impl From<SwitchError> for Problem {
             SwitchError::NotFound => Self::not_found("agent"),
             SwitchError::Store(error) => error.into(),
             SwitchError::NotConfigured(missing) => {
-                let missing: Vec<&str> = missing.into_iter().map(Missing::as_str).collect();
-                Self::new(
-                    StatusCode::CONFLICT,
-                    "agent_not_configured",
-                    format!("The agent cannot run on this system yet; missing: {}.", missing.join(", ")),
-                )
-                .with("missing", missing)
+                lacking(Code::AgentNotConfigured, "The agent cannot run on this system yet; missing", missing)
             }
         }
     }
 }
 
-async fn body(conn: &mut PgConnection, agent: Agent) -> Result<AgentBody, Problem> {
-    bodies(conn, vec![agent]).await?.pop().ok_or_else(|| Problem::not_found("agent"))
+impl From<AgentError> for Problem {
+    fn from(error: AgentError) -> Self {
+        match error {
+            AgentError::Invalid(faults) => Self::invalid_value(faults),
+            AgentError::NameTaken => Self::new(Code::NameTaken, "Another agent of the project has this name."),
+            AgentError::AssistantTaken => {
+                Self::new(Code::VapiAssistantTaken, "Another agent has this assistant at Vapi.")
+            }
+            AgentError::Needed(missing) => lacking(
+                Code::NeededBySystem,
+                "The agent's present system needs what would go; switch it first",
+                missing,
+            ),
+            AgentError::InUse { numbers, calls } => {
+                Self::new(Code::AgentInUse, format!("The agent answers {numbers} numbers and has had {calls} calls."))
+                    .with("numbers", numbers)
+                    .with("calls", calls)
+            }
+            AgentError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn lacking(code: Code, detail: &str, missing: Vec<Missing>) -> Problem {
+    let missing: Vec<&str> = missing.into_iter().map(Missing::as_str).collect();
+    Problem::new(code, format!("{detail}: {}.", missing.join(", "))).with("missing", missing)
+}
+
+fn tagged(body: AgentBody) -> Tagged<AgentBody> {
+    Tagged(body.revision, body)
+}
+
+async fn one(conn: &mut PgConnection, reader: &Reader, id: AgentId) -> Result<AgentBody, Problem> {
+    let agent = agents::get(conn, reader.project, id).await?;
+    let bodies = bodies(conn, agent.into_iter().collect()).await?;
+    bodies.into_iter().next().ok_or_else(|| Problem::not_found("agent"))
 }
 
 /// Adds to agents what is shown with them, in one query for each kind.
@@ -143,20 +348,29 @@ async fn bodies(conn: &mut PgConnection, agents: Vec<Agent>) -> store::Result<Ve
             numbers.entry(agent).or_default().push(shown);
         }
     }
+    let mut tools: HashMap<AgentId, Vec<ToolId>> = HashMap::new();
+    for (agent, tool) in tools::ids_of_agents(conn, &ids).await? {
+        tools.entry(agent).or_default().push(tool);
+    }
     let mut replicas: HashMap<AgentId, ReplicaState> =
         replica::of_agents(conn, &ids).await?.into_iter().map(|state| (state.agent_id, state)).collect();
     Ok(agents
         .into_iter()
         .map(|agent| AgentBody {
             numbers: numbers.remove(&agent.id).unwrap_or_default(),
+            tool_ids: tools.remove(&agent.id).unwrap_or_default(),
             replica: replicas.remove(&agent.id).map(ReplicaBody::from),
             id: agent.id,
             project_id: agent.project_id,
             name: agent.name,
-            system_type: agent.system_type,
-            switched_at: agent.switched_at,
+            instructions: agent.instructions,
+            greeting: agent.greeting,
+            realtime: agent.realtime.as_ref().map(masked::mask),
             vapi_assistant_id: agent.vapi_assistant_id,
             fallback_number: agent.fallback_number,
+            system_type: agent.system_type,
+            switched_at: agent.switched_at,
+            revision: agent.revision,
         })
         .collect())
 }

@@ -34,7 +34,7 @@ struct Webhook<'a> {
 }
 
 fn verify<'a>(app: &App, received: &'a Received) -> Result<Webhook<'a>, Problem> {
-    require_media_type(&received.headers, "application/x-www-form-urlencoded")?;
+    require_media_type(&received.headers, &["application/x-www-form-urlencoded"])?;
     let form =
         Form::parse(&received.body).map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))?;
     let sender = received.twilio_sender(app, &form).ok_or_else(|| invalid_signature(StatusCode::FORBIDDEN))?;

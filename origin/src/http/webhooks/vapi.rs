@@ -18,7 +18,7 @@ use crate::vapi_calls;
 /// `POST /api/vapi/webhook`
 pub async fn webhook(State(app): State<Arc<App>>, received: Received) -> Result<Json<Value>, Problem> {
     let sender = received.vapi_sender(&app).ok_or_else(|| invalid_signature(StatusCode::UNAUTHORIZED))?;
-    require_media_type(&received.headers, "application/json")?;
+    require_media_type(&received.headers, &["application/json"])?;
     let message =
         Message::parse(&received.body).map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))?;
     let delivery = received.delivery(sender, || message.delivery_id.clone());

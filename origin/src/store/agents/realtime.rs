@@ -7,6 +7,7 @@ pub mod call;
 pub mod mcp;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use self::call::CallRules;
 pub use self::mcp::McpServer;
@@ -27,7 +28,7 @@ const WITH_KEYWORDS: [&str; 2] = ["gpt-transcribe", "gpt-live-transcribe"];
 const WITHOUT_TURNS: &str = "gpt-realtime-whisper";
 
 /// An agent's settings on OpenAI Realtime.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RealtimeSettings {
     /// A realtime model; `None`: the origin's `OPENAI_MODEL`.
@@ -119,7 +120,7 @@ fn normal_speed() -> f64 {
 }
 
 /// How the end of a turn is found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum TurnDetection {
     /// By silence.
@@ -189,7 +190,7 @@ impl TurnDetection {
 }
 
 /// How soon a semantic turn detection lets the agent speak: it waits at most 8, 4 or 2 seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Eagerness {
     /// 8 seconds.
@@ -204,7 +205,7 @@ pub enum Eagerness {
 }
 
 /// Where the caller's microphone is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NoiseReduction {
     /// At the mouth: a handset.
@@ -214,7 +215,7 @@ pub enum NoiseReduction {
 }
 
 /// Transcription of the caller.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Transcription {
     /// A transcription model, such as `gpt-transcribe`.

@@ -4,9 +4,10 @@
 //! the bridge does as it always did.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// An agent's rules for its calls.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct CallRules {
     /// Who begins; `None`: the agent if it has a greeting, else the caller.
@@ -52,7 +53,7 @@ pub struct CallRules {
 }
 
 /// Who begins a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstMessage {
     /// The agent, with its greeting.
@@ -64,7 +65,7 @@ pub enum FirstMessage {
 }
 
 /// One thing that a call begins with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OpeningItem {
     /// Who says it.
@@ -74,7 +75,7 @@ pub struct OpeningItem {
 }
 
 /// Who says a thing that a call begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OpeningRole {
     /// The caller.
@@ -84,7 +85,7 @@ pub enum OpeningRole {
 }
 
 /// What is said to a caller who says nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Idle {
     /// After how much silence, in milliseconds: 2,000 to 1,000,000.
@@ -96,7 +97,7 @@ pub struct Idle {
 }
 
 /// How keys are gathered to one entry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Keypad {
     /// How long after the last key the entry is complete, in milliseconds; `None`: only a delimiter completes it.
@@ -108,7 +109,7 @@ pub struct Keypad {
 }
 
 /// How much a reasoning model thinks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "OpenAI's words, and all there is to say")]
 pub enum ReasoningEffort {
