@@ -1,16 +1,18 @@
 //! The shell around a call: owns both sockets and the clock, feeds the state machine and does what it says.
 //!
 //! One task runs one stream. Whatever is slow (the database, tools, opening a session) is handed to others, so audio
-//! never waits for it.
+//! never waits for it. What is sent goes out when neither socket has anything more to read: messages that came together
+//! leave together, in one write.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::{Message as CallerMessage, Utf8Bytes, WebSocket};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::stream::{BoxStream, SelectAll, once, unfold};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::Message as ModelMessage;
@@ -36,6 +38,8 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 const UNANSWERED_PINGS: u32 = 2;
 /// Tool outputs under way; far more than a model asks for at once.
 const TOOL_QUEUE: usize = 64;
+/// So many messages leave although there is more to read: a peer that never pauses must not silence the other.
+const MOST_UNFLUSHED: u32 = 16;
 
 /// What a call does besides speaking.
 pub trait Effects {
@@ -70,6 +74,8 @@ enum Woken {
     Caller(Option<Utf8Bytes>),
     Opened(Box<Result<Session, Unavailable>>),
     Model(Option<tokio_tungstenite::tungstenite::Utf8Bytes>),
+    /// Neither socket has more to read, and something waits to be sent.
+    Flush,
     /// Nothing but a sign of life.
     ModelLives,
     Tool(ToolDone),
@@ -96,50 +102,46 @@ pub struct Ended {
 pub async fn run(
     mut caller: WebSocket,
     mut call: Call,
-    leave: impl Future<Output = Instant>,
+    leave: impl Future<Output = Instant> + Send,
     over: CancellationToken,
     effects: &mut impl Effects,
 ) -> Ended {
     let started = Instant::now();
     let mut watch = Watch::default();
-    let mut looks = interval(watch::CHECK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    looks.tick().await;
-    let mut leave = pin!(leave);
-    let mut leaving = false;
-    let mut sessions = Sessions {
-        model: None,
-        unanswered_pings: 0,
-        waiting: None,
-        opening: Some(effects.open_session(Occasion::Start)),
-    };
-    let (tool_done, mut tools) = mpsc::channel(TOOL_QUEUE);
-    let mut ping = interval(PING_EVERY);
-    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (tool_done, tools) = mpsc::channel(TOOL_QUEUE);
+    // Of all these only the one that has something to tell is asked; audio comes a hundred times a second.
+    let mut others: Others<'_> = SelectAll::new();
+    others.push(unfold(tools, |mut tools| async { tools.recv().await.map(|done| (Woken::Tool(done), tools)) }).boxed());
+    others.push(every(PING_EVERY).map(|()| Woken::Ping).boxed());
+    others.push(every(watch::CHECK_EVERY).skip(1).map(|()| Woken::Watch).boxed());
+    others.push(once(leave.map(Woken::Leave)).boxed());
+    others.push(once(over.cancelled_owned().map(|()| Woken::Over)).boxed());
+    others.push(opened(effects.open_session(Occasion::Start)));
+    let mut sessions = Sessions { model: None, unanswered_pings: 0, next: NextSession::Opening };
+    let mut unflushed = Unflushed::default();
     let mut alarm = Alarm::new();
     let mut out = Vec::new();
 
     loop {
         let deadline = call.deadline().map(|at| started + Duration::from_millis(at));
+        // In this order: each socket is read dry, as far as `MOST_UNFLUSHED` allows, before anything is written.
         let woken = tokio::select! {
+            biased;
             message = caller.recv() => {
                 watch = Watch::Alive;
                 caller_text(message)
             }
             message = next(&mut sessions.model), if sessions.model.is_some() => message,
-            result = opened(&mut sessions.opening), if sessions.opening.is_some() => Woken::Opened(Box::new(result)),
-            Some(done) = tools.recv() => Woken::Tool(done),
+            () = ready(()), if unflushed.any() => Woken::Flush,
+            Some(other) = others.next() => other,
             () = alarm.until(deadline.unwrap_or(started)), if deadline.is_some() => Woken::Deadline,
-            _ = ping.tick() => Woken::Ping,
-            _ = looks.tick() => Woken::Watch,
-            by = &mut leave, if !leaving => Woken::Leave(by),
-            () = over.cancelled() => Woken::Over,
         };
         let now = millis(started);
-        match &woken {
+        let is_due = matches!(woken, Woken::Flush);
+        match woken {
             Woken::Caller(Some(text)) => {
-                effects.twilio_said(text);
-                match CallerEvent::parse(text) {
+                effects.twilio_said(&text);
+                match CallerEvent::parse(&text) {
                     Ok(event) => call.handle(now, Input::Caller(event), &mut out),
                     Err(error) => tracing::warn!(%error, "Twilio sent a message that cannot be read"),
                 }
@@ -147,7 +149,7 @@ pub async fn run(
             Woken::Caller(None) => call.handle(now, Input::CallerGone, &mut out),
             Woken::Model(Some(text)) => {
                 sessions.unanswered_pings = 0;
-                match ModelEvent::parse(text) {
+                match ModelEvent::parse(&text) {
                     Ok(event) => call.handle(now, Input::Model(event), &mut out),
                     Err(error) => tracing::warn!(%error, "OpenAI sent an event that cannot be read"),
                 }
@@ -157,47 +159,101 @@ pub async fn run(
                 sessions.model = None;
                 call.handle(now, Input::ModelGone, &mut out);
             }
-            Woken::Deadline => call.handle(now, Input::Tick, &mut out),
-            Woken::Over => call.handle(now, Input::CallOver, &mut out),
+            Woken::Opened(result) => {
+                let input = sessions.opened(now, *result);
+                call.handle(now, input, &mut out);
+            }
+            Woken::Tool(ToolDone { call_id, output, command }) => {
+                call.handle(now, Input::ToolDone { call_id, output, command }, &mut out);
+            }
+            Woken::Ping => {
+                if !sessions.ping().await {
+                    tracing::warn!("OpenAI gives no sign of life");
+                    sessions.model = None;
+                    call.handle(now, Input::ModelGone, &mut out);
+                }
+            }
             Woken::Watch => {
                 if is_dead(&mut watch, &mut caller).await {
                     call.handle(now, Input::CallerGone, &mut out);
                 }
             }
             Woken::Leave(by) => {
-                leaving = true;
                 let by = now.saturating_add(in_millis(by.saturating_duration_since(Instant::now())));
                 call.handle(now, Input::Leave { by }, &mut out);
             }
-            Woken::Ping | Woken::Nothing | Woken::Opened(_) | Woken::Tool(_) => {}
+            Woken::Over => call.handle(now, Input::CallOver, &mut out),
+            Woken::Deadline => call.handle(now, Input::Tick, &mut out),
+            Woken::Flush | Woken::Nothing => {}
         }
-        match woken {
-            Woken::Opened(result) => {
-                sessions.opening = None;
-                match *result {
-                    Ok(session) => {
-                        let ends = now.saturating_add(session.lasts_ms(Instant::now()));
-                        sessions.waiting = Some(session.socket);
-                        let turns = session.turns;
-                        call.handle(now, Input::SessionReady { ends, turns }, &mut out);
-                    }
-                    Err(why) => call.handle(now, Input::SessionUnavailable(why), &mut out),
-                }
+        let mut ended = None;
+        loop {
+            let told =
+                perform(&mut out, &mut caller, &mut sessions, &mut others, &mut unflushed, effects, &tool_done).await;
+            ended = ended.or(told.ended);
+            let mut lost = told.lost;
+            if is_due || ended.is_some() || unflushed.is_full() {
+                lost = unflushed.flush(&mut caller, &mut sessions).await.or(lost);
             }
-            Woken::Tool(ToolDone { call_id, output, command }) => {
-                call.handle(now, Input::ToolDone { call_id, output, command }, &mut out);
+            match lost {
+                // The call may have more to say about it.
+                Some(lost) if ended.is_none() => call.handle(millis(started), lost, &mut out),
+                _ => break,
             }
-            Woken::Ping if !sessions.ping().await => {
-                tracing::warn!("OpenAI gives no sign of life");
-                sessions.model = None;
-                call.handle(now, Input::ModelGone, &mut out);
-            }
-            _ => {}
         }
-        let ended = perform(&mut out, &mut call, started, &mut caller, &mut sessions, effects, &tool_done).await;
         if let Some(reason) = ended {
             return Ended { reason, caller, model: sessions.model };
         }
+    }
+}
+
+/// What a stream waits for besides its sockets and its deadline.
+type Others<'a> = SelectAll<BoxStream<'a, Woken>>;
+
+/// Now, and then again and again; what is missed is left out.
+fn every(period: Duration) -> impl futures_util::Stream<Item = ()> + Send {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    unfold(ticks, |mut ticks| async {
+        ticks.tick().await;
+        Some(((), ticks))
+    })
+}
+
+fn opened(opening: Opening) -> BoxStream<'static, Woken> {
+    once(opening.map(|result| Woken::Opened(Box::new(result)))).boxed()
+}
+
+/// How many messages lie in the sockets' buffers.
+#[derive(Debug, Default)]
+struct Unflushed {
+    to_caller: u32,
+    to_model: u32,
+}
+
+impl Unflushed {
+    fn any(&self) -> bool {
+        self.to_caller + self.to_model > 0
+    }
+
+    fn is_full(&self) -> bool {
+        self.to_caller + self.to_model >= MOST_UNFLUSHED
+    }
+
+    /// Sends what waits. A peer that does not take it is lost.
+    async fn flush(&mut self, caller: &mut WebSocket, sessions: &mut Sessions) -> Option<Input<'static>> {
+        let Self { to_caller, to_model } = std::mem::take(self);
+        let mut lost = None;
+        if to_caller > 0 && !sent(caller.flush()).await {
+            lost = Some(Input::CallerGone);
+        }
+        if to_model > 0
+            && let Some(socket) = sessions.model.as_mut()
+            && !sent(socket.flush()).await
+        {
+            lost = Some(Input::ModelGone);
+        }
+        lost
     }
 }
 
@@ -221,8 +277,13 @@ async fn is_dead(watch: &mut Watch, caller: &mut WebSocket) -> bool {
 struct Sessions {
     model: Option<Socket>,
     unanswered_pings: u32,
-    waiting: Option<Socket>,
-    opening: Option<Opening>,
+    next: NextSession,
+}
+
+enum NextSession {
+    None,
+    Opening,
+    Waiting(Box<Socket>),
 }
 
 impl Sessions {
@@ -238,83 +299,80 @@ impl Sessions {
         true
     }
 
+    /// A session is open, or there is none to be had.
+    fn opened(&mut self, now: Millis, result: Result<Session, Unavailable>) -> Input<'static> {
+        match result {
+            Ok(session) => {
+                let ends = now.saturating_add(session.lasts_ms(Instant::now()));
+                self.next = NextSession::Waiting(Box::new(session.socket));
+                Input::SessionReady { ends, turns: session.turns }
+            }
+            Err(why) => {
+                self.next = NextSession::None;
+                Input::SessionUnavailable(why)
+            }
+        }
+    }
+
     /// The waiting session is in use from now on; the one before is closed without waiting for it.
     fn take(&mut self) {
+        let NextSession::Waiting(new) = std::mem::replace(&mut self.next, NextSession::None) else { return };
         self.unanswered_pings = 0;
-        if let Some(mut old) = std::mem::replace(&mut self.model, self.waiting.take()) {
+        if let Some(mut old) = self.model.replace(*new) {
             tokio::spawn(async move { timeout(CLOSE_LIMIT, old.close(None)).await });
         }
     }
 }
 
-async fn opened(opening: &mut Option<Opening>) -> Result<Session, Unavailable> {
-    match opening {
-        Some(opening) => opening.await,
-        None => std::future::pending().await,
-    }
+/// What came of doing what the call said.
+#[derive(Default)]
+struct Performed {
+    ended: Option<EndReason>,
+    /// The peer that cannot be sent to.
+    lost: Option<Input<'static>>,
 }
 
-/// Does what the call said. A peer that cannot be sent to is reported to the call, which may say more.
+/// Does what the call said. Messages are only put into the sockets' buffers.
 async fn perform(
     out: &mut Vec<Action>,
-    call: &mut Call,
-    started: Instant,
     caller: &mut WebSocket,
     sessions: &mut Sessions,
+    others: &mut Others<'_>,
+    unflushed: &mut Unflushed,
     effects: &mut impl Effects,
     tool_done: &mpsc::Sender<ToolDone>,
-) -> Option<EndReason> {
-    let mut ended = None;
-    while !out.is_empty() {
-        let mut lost = None;
-        let (mut to_caller, mut to_model) = (false, false);
-        for action in out.drain(..) {
-            match action {
-                Action::ToCaller(text) => {
-                    to_caller = true;
-                    effects.twilio_told(&text);
-                    if !sent(caller.feed(CallerMessage::text(text))).await {
-                        lost = Some(Input::CallerGone);
-                    }
+) -> Performed {
+    let mut performed = Performed::default();
+    for action in out.drain(..) {
+        match action {
+            Action::ToCaller(text) => {
+                unflushed.to_caller += 1;
+                effects.twilio_told(&text);
+                if !sent(caller.feed(CallerMessage::text(text))).await {
+                    performed.lost = Some(Input::CallerGone);
                 }
-                Action::ToModel(text) => {
-                    if let Some(socket) = sessions.model.as_mut() {
-                        to_model = true;
-                        if !sent(socket.feed(ModelMessage::text(text))).await {
-                            lost = Some(Input::ModelGone);
-                        }
-                    }
-                }
-                Action::OpenSession => {
-                    if sessions.opening.is_none() && sessions.waiting.is_none() {
-                        sessions.opening = Some(effects.open_session(Occasion::MidCall));
-                    }
-                }
-                Action::TakeSession => {
-                    sessions.take();
-                    to_model = true;
-                }
-                Action::RunTool(function) => effects.run_tool(function, tool_done.clone()),
-                Action::End(reason) => ended = Some(reason),
-                note => effects.note(note),
             }
-        }
-        if to_caller && !sent(caller.flush()).await {
-            lost = Some(Input::CallerGone);
-        }
-        if to_model
-            && let Some(socket) = sessions.model.as_mut()
-            && !sent(socket.flush()).await
-        {
-            lost = Some(Input::ModelGone);
-        }
-        if let Some(lost) = lost
-            && ended.is_none()
-        {
-            call.handle(millis(started), lost, out);
+            Action::ToModel(text) => {
+                if let Some(socket) = sessions.model.as_mut() {
+                    unflushed.to_model += 1;
+                    if !sent(socket.feed(ModelMessage::text(text))).await {
+                        performed.lost = Some(Input::ModelGone);
+                    }
+                }
+            }
+            Action::OpenSession => {
+                if matches!(sessions.next, NextSession::None) {
+                    sessions.next = NextSession::Opening;
+                    others.push(opened(effects.open_session(Occasion::MidCall)));
+                }
+            }
+            Action::TakeSession => sessions.take(),
+            Action::RunTool(function) => effects.run_tool(function, tool_done.clone()),
+            Action::End(reason) => performed.ended = Some(reason),
+            note => effects.note(note),
         }
     }
-    ended
+    performed
 }
 
 async fn sent<E>(sending: impl Future<Output = Result<(), E>>) -> bool {
