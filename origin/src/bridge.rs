@@ -16,6 +16,7 @@
 //! only what has news.
 
 mod alarm;
+pub mod beginning;
 pub mod call;
 pub mod openai;
 pub mod playback;

@@ -210,10 +210,8 @@ async fn came_back(
         app.plans.forget(call_sid);
         return Ok(answer::hang_up());
     };
-    // What was said before comes before what the agent is told now.
-    let _ = timeout(STORE_LIMIT, app.recorder.flush()).await;
     let mut tx = app.db.begin().await?;
-    if call_steps::finish(&mut tx, step.call_id, step.no, outcome).await? && !is_over(incoming) {
+    if call_steps::finish(&mut tx, step.call_id, step.no, &step.step, outcome).await? && !is_over(incoming) {
         call_steps::tell(&mut tx, step.call_id, &told).await?;
     }
     tx.commit().await?;
@@ -231,7 +229,7 @@ async fn came_back(
 /// The call has ended with this step.
 async fn end_with(app: &App, step: &CallStep, outcome: &str) -> Result<(), StoreError> {
     let mut conn = app.db.acquire().await?;
-    call_steps::finish(&mut conn, step.call_id, step.no, outcome).await?;
+    call_steps::finish(&mut conn, step.call_id, step.no, &step.step, outcome).await?;
     store::calls::end(&mut conn, step.call_id, OffsetDateTime::now_utc(), &EndReason::Transferred.into()).await?;
     Ok(())
 }

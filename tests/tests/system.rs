@@ -29,6 +29,8 @@ mod pointing;
 mod records;
 #[path = "system/refusals.rs"]
 mod refusals;
+#[path = "system/resuming.rs"]
+mod resuming;
 #[path = "system/rotation.rs"]
 mod rotation;
 #[path = "system/sessions.rs"]

@@ -66,6 +66,8 @@ pub struct Setup {
     pub broke_off: bool,
     /// What the agent says first; `None`: it waits for the caller.
     pub first_ask: Option<Ask>,
+    /// For how long the caller may speak before that, in milliseconds.
+    pub first_after_ms: Millis,
     /// The `session.update` after the first message, which gives the turns to OpenAI; `None`: it has them all along,
     /// and the caller can interrupt the first message.
     pub protection: Option<String>,
@@ -177,6 +179,8 @@ pub struct Call {
     /// What was said before this stream.
     past: Vec<Said>,
     broke_off: bool,
+    /// For how long the caller may speak first in the first session.
+    caller_first_ms: Option<Millis>,
     unanswered: Unanswered,
     next_session: NextSession,
     /// Sessions lost or spoiled since one has answered; a spoiled one counts for more.
@@ -213,6 +217,7 @@ impl Call {
     pub fn new(setup: Setup, now: Millis) -> Self {
         let mut responses = Responses::default();
         responses.hold(Millis::MAX);
+        let caller_first_ms = setup.first_ask.is_some().then_some(setup.first_after_ms);
         // Held, so it is not asked for yet.
         let _ = setup.first_ask.and_then(|ask| responses.want(now, ask));
         Self {
@@ -221,6 +226,7 @@ impl Call {
             opening: setup.opening,
             past: setup.past,
             broke_off: setup.broke_off,
+            caller_first_ms,
             unanswered: Unanswered::default(),
             next_session: NextSession::Asked { by: now },
             losses: 0,
@@ -403,7 +409,9 @@ impl Call {
     /// The end, once.
     fn end(&mut self, now: Millis, reason: EndReason, out: &mut Vec<Action>) {
         out.extend(self.waits.cut(now).map(Action::Turn));
-        for heard in self.playback.clear(now) {
+        // A lost stream has played what marks have come back for: the clock would count what went into a dead socket.
+        let clock = if reason == EndReason::StreamLost { 0 } else { now };
+        for heard in self.playback.clear(clock) {
             out.extend(self.transcript.cut(&heard.part.item_id, heard.heard_ms).map(Action::Line));
         }
         self.phase = Phase::Over;

@@ -14,12 +14,12 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use super::beginning::{Beginning, First};
 use super::call::{Action, Call, EndReason, Rules, Setup};
 use super::openai::FunctionCall;
 use super::pump::{self, Effects, Opening, ToolDone};
 use super::record::CallRecord;
-use super::responses::Ask;
-use super::session::{self, Said};
+use super::session;
 use super::sessions::{Occasion, Opener, Terms, Unavailable};
 use super::twilio::{Event, Start};
 use crate::App;
@@ -31,7 +31,7 @@ use crate::recording::Tap;
 use crate::steps::{self, Next, Plan, Step};
 use crate::store::agents::Agent;
 use crate::store::calls::{CallStatus, NewCall};
-use crate::store::transcript_items::{self, Speaker, TranscriptItem};
+use crate::store::transcript_items;
 use crate::store::{self, StoreError};
 use crate::telemetry::OutcomeLabels;
 use crate::tools::CallFacts;
@@ -208,29 +208,25 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let spent_ms = u64::try_from(spent.whole_milliseconds()).unwrap_or(0);
 
     let settings = agent.realtime.as_ref().ok_or(Refused::NotConfigured)?;
-    // What the agent said is known to be heard once its last mark has come back.
-    let broke_off = past
-        .last()
-        .is_some_and(|last| last.role == Speaker::Assistant && (last.interrupted || last.heard_ms.is_none()));
-    let first_ask = match past.last() {
-        None => session::first_ask(agent.greeting.as_deref(), &settings.call),
-        // The caller spoke last, or the agent did not finish, or there is something to be told.
-        Some(last) => (last.role != Speaker::Assistant || broke_off).then_some(Ask::Turn),
-    };
-    // Only what is said first can be protected, and that has been said.
-    let protected = first_ask.as_ref().filter(|_| past.is_empty());
+    let ask = session::first_ask(agent.greeting.as_deref(), &settings.call);
+    let protection = session::protection(settings, ask.as_ref());
+    let first = First { ask, is_protected: protection.is_some() };
+    let beginning = Beginning::new(past, stream.number > 1, first);
+    // Only what is said first can be protected.
+    let protected = beginning.ask.as_ref().filter(|_| beginning.is_first);
     let terms = session::terms(&agent.instructions, settings, &tools, &openai.model, protected);
     let setup = Setup {
         stream_sid,
         opening: session::opening(&settings.call).collect(),
-        protection: session::protection(settings, protected),
-        first_ask,
+        protection: protection.filter(|_| beginning.is_first),
+        first_ask: beginning.ask,
+        first_after_ms: beginning.after_ms,
         interrupt_after_words: settings.call.interrupt_after_words.unwrap_or(0),
         keypad: settings.call.keypad.clone(),
         rules: Rules::new(&settings.call, app.config.max_call_seconds, app.config.silence_seconds, spent_ms),
         next_position: transcript_items::first_place(stream.number).unsigned_abs(),
-        broke_off,
-        past: past.into_iter().map(said).collect(),
+        broke_off: beginning.broke_off,
+        past: beginning.past,
     };
     let tools = CallTools::new(Arc::clone(app), agent.id, CallFacts::new(&call, &agent), tools);
     let record = CallRecord {
@@ -248,14 +244,6 @@ async fn admit(app: &Arc<App>, start: &Start) -> Result<Admitted, Refused> {
     let effects =
         CallEffects { app: Arc::clone(app), agent, record, tap, tools, steps: stream.steps, next: None, terms };
     Ok(Admitted { setup, effects, live })
-}
-
-fn said(item: TranscriptItem) -> Said {
-    match item.role {
-        Speaker::Caller => Said::Caller(item.text),
-        Speaker::Assistant => Said::Agent(item.text),
-        Speaker::Tool => Said::Note(item.text),
-    }
 }
 
 /// Records the call and pins it to this system. A call that began here goes on here, whatever its agent is on now; a

@@ -121,6 +121,8 @@ impl Transcript {
             return self.reckon(item_id);
         }
         entry.text = Text::Whole;
+        // Perhaps more was generated since.
+        entry.line.heard_ms = entry.line.heard_ms.filter(|heard_ms| *heard_ms >= entry.generated_ms);
         entry.said.trim().clone_into(&mut entry.line.text);
         let (characters, ms) = (weight(&entry.line.text), entry.generated_ms);
         let line = entry.line.clone();
@@ -272,6 +274,11 @@ mod tests {
         assert_eq!(transcript.heard(&heard("a", 400, 400)), None);
         assert_eq!(transcript.agent_said("a", "One.").unwrap().heard_ms, Some(400));
         assert_eq!(transcript.heard(&heard("a", 600, 600)).unwrap().heard_ms, Some(600));
+
+        transcript.agent_sounds("b", 400);
+        assert_eq!(transcript.heard(&heard("b", 400, 400)), None);
+        transcript.agent_sounds("b", 200);
+        assert_eq!(transcript.agent_said("b", "Two.").unwrap().heard_ms, None, "its end is still to be heard");
     }
 
     #[test]

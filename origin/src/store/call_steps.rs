@@ -61,12 +61,15 @@ pub async fn find(conn: &mut PgConnection, call_sid: &CallSid, no: Option<i32>) 
     .transpose()
 }
 
-/// Notes what came of a step. `false`: that was noted before.
-pub async fn finish(conn: &mut PgConnection, call: CallId, no: i32, outcome: &str) -> Result<bool> {
+/// Notes what came of a step, also of one whose plan could not be written yet. `false`: that was noted before.
+pub async fn finish(conn: &mut PgConnection, call: CallId, no: i32, step: &Step, outcome: &str) -> Result<bool> {
+    let step = serde_json::to_value(step).map_err(|_| StoreError::Corrupt("step"))?;
     let done = sqlx::query!(
-        "update call_steps set outcome = $3 where call_id = $1 and no = $2 and outcome is null",
+        "insert into call_steps (call_id, no, step, outcome) values ($1, $2, $3, $4)
+         on conflict (call_id, no) do update set outcome = excluded.outcome where call_steps.outcome is null",
         call.0,
         no,
+        super::json_without_nul(&step),
         outcome
     )
     .execute(conn)

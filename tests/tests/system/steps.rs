@@ -2,15 +2,16 @@
 
 use serde_json::{Value, json};
 use tests::openai::{Reply, Session, SessionHandle};
-use tests::tandem::EDGE_URL;
+use tests::tandem::{EDGE_URL, Options};
 use tests::twilio::{CallHandle, Callee, Caller, EndReason, Outcome, What};
 use uuid::Uuid;
 
 use crate::audio::{self, AGENT_LAST, AGENT_NEXT, CALLER};
-use crate::world::{Agent, CALLER as CALLER_NUMBER, LIMIT, OrTell, Spec, World, heard, incoming, send, started};
+use crate::world::{Agent, CALLER as CALLER_NUMBER, LIMIT, OrTell, Spec, World, heard, incoming, model, send, started};
 
 const DESK: &str = "+15550801";
 const BUSY_DESK: &str = "+15550802";
+const EMPTY_DESK: &str = "+15550803";
 
 /// Gives an agent one of Tandem's own tools.
 async fn add_builtin(world: &World, agent: &Agent, builtin: &str, parameters: Value, settings: Value) {
@@ -63,12 +64,13 @@ async fn asks(world: &World, agent: &Agent, reply: Reply) -> (CallHandle, Sessio
 #[tokio::test(flavor = "multi_thread")]
 async fn what_agents_do_to_their_calls() {
     let world = World::default().await;
-    let [ending, phrase, taken, busy, keys] = world.agents([Spec::listening(); 5]).await;
+    let [ending, phrase, taken, busy, nobody, keys] = world.agents([Spec::listening(); 6]).await;
     tokio::join!(
         the_goodbye_is_heard(&world, &ending),
         a_phrase_ends_the_call(&world, &phrase),
         somebody_takes_the_caller(&world, &taken),
         nobody_takes_the_caller(&world, &busy),
+        nobody_answers(&world, &nobody),
         keys_are_pressed(&world, &keys),
     );
 }
@@ -126,6 +128,23 @@ async fn nobody_takes_the_caller(world: &World, agent: &Agent) {
     assert_eq!(asked, 1, "the agent speaks without being asked");
 }
 
+/// It rings until we give up; then the caller is back with the agent.
+async fn nobody_answers(world: &World, agent: &Agent) {
+    world.tandem.twilio.set_callee(EMPTY_DESK, Callee::with(Outcome::NoAnswer));
+    let (parameters, settings) = transfer_to(EMPTY_DESK);
+    add_builtin(world, agent, "transfer_call", parameters, settings).await;
+    let (call, _) = asks(world, agent, Reply::tool_call("transfer_call", &json!({}))).await;
+    let rings = |what: &What| matches!(what, What::Verb { name, .. } if name == "Dial");
+    call.wait_for(LIMIT, rings).await.or_tell(&call, "nobody is dialled");
+    let second = world.session(agent, 1).await;
+    heard(&call, audio::AGENT, 600).await;
+    call.hang_up();
+    world.over(&call, EndReason::CallerHungUp).await;
+    assert_eq!(dialled(&call), [(EMPTY_DESK.to_owned(), "no-answer".to_owned())], "{}", call.trace_text());
+    let told = told(&second);
+    assert!(told.iter().any(|text| text.contains(EMPTY_DESK) && text.contains("nobody answered")), "{told:?}");
+}
+
 async fn keys_are_pressed(world: &World, agent: &Agent) {
     let parameters = json!({ "type": "object", "properties": { "keys": { "type": "string" } } });
     add_builtin(world, agent, "send_dtmf", parameters, json!({})).await;
@@ -136,6 +155,51 @@ async fn keys_are_pressed(world: &World, agent: &Agent) {
     assert_eq!(pressed(&call), ["1w2#"], "{}", call.trace_text());
     assert_eq!((call.streams().len(), &record["resumes"]), (2, &json!(0)), "{}", call.trace_text());
     assert!(told(&second).iter().any(|text| text.contains("1w2#")), "{:?}", told(&second));
+}
+
+/// Nobody waits for the database to put the caller through or to press keys; what came of it is known when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_are_made_while_postgres_is_away() {
+    let world = World::start(Options { openai: model(), own_postgres: true, ..Options::default() }).await;
+    let [transferring, pressing] = world.agents([Spec::listening(); 2]).await;
+    world.tandem.twilio.set_callee(DESK, Callee::answers_for_ms(500));
+    let (parameters, settings) = transfer_to(DESK);
+    add_builtin(&world, &transferring, "transfer_call", parameters, settings).await;
+    let parameters = json!({ "type": "object", "properties": { "keys": { "type": "string" } } });
+    add_builtin(&world, &pressing, "send_dtmf", parameters, json!({})).await;
+    let (transfer, press) = (world.call(&transferring, Caller::new()), world.call(&pressing, Caller::new()));
+    let tools = [
+        (&transferring, Reply::tool_call("transfer_call", &json!({}))),
+        (&pressing, Reply::tool_call("send_dtmf", &json!({ "keys": "1w2#" }))),
+    ];
+    for (agent, reply) in tools {
+        let session = world.session(agent, 0).await;
+        session.push_reply(reply);
+        // It may have been there before the stream.
+        session.wait_for(|session| session.heard_ms() > 0, LIMIT).await.expect("the stream is let in");
+    }
+    world.tandem.postgres.stop().await.expect("Postgres stops");
+    for call in [&transfer, &press] {
+        call.then(Caller::new().say(audio::voice(CALLER, 400)));
+    }
+
+    let reason = transfer.wait_ended(LIMIT).await.or_tell(&transfer, "it waits for the database");
+    assert_eq!((reason, dialled(&transfer).len()), (EndReason::HungUp, 1), "{}", transfer.trace_text());
+    let is_pressed = |what: &What| matches!(what, What::Pressed { .. });
+    press.wait_for(LIMIT, is_pressed).await.or_tell(&press, "it waits for the database");
+    let is_held = |what: &What| matches!(what, What::Verb { name, .. } if name == "Pause");
+    press.wait_for(LIMIT, is_held).await.or_tell(&press, "the caller is not asked to wait");
+    world.tandem.postgres.start_again().await.expect("Postgres starts");
+
+    let second = world.session(&pressing, 1).await;
+    assert_eq!(told(&second).iter().filter(|text| text.contains("1w2#")).count(), 1, "{:?}", told(&second));
+    heard(&press, audio::AGENT, 600).await;
+    press.hang_up();
+    assert_eq!(press.wait_ended(LIMIT).await.or_tell(&press, "it goes on"), EndReason::CallerHungUp);
+    assert_eq!(pressed(&press), ["1w2#"], "once\n{}", press.trace_text());
+    let is_over = |record: &Value| record["status"] == "ended";
+    let record = world.tandem.call_when(transfer.sid().as_str(), is_over).await.or_tell(&transfer, "the record");
+    assert_eq!(record["endReason"], "transferred");
 }
 
 fn dialled(call: &CallHandle) -> Vec<(String, String)> {

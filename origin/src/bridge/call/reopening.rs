@@ -141,7 +141,10 @@ impl Call {
         let past = session::replay(&self.said(), std::mem::take(&mut self.broke_off));
         let told = self.opening.iter().cloned().chain(past).chain(lift);
         out.extend(told.map(Action::ToModel));
-        self.responses.release();
+        match self.caller_first_ms.take() {
+            Some(wait_ms @ 1..) => self.responses.hold(now + wait_ms),
+            _ => self.responses.release(),
+        }
         out.extend(self.responses.next(now).map(Action::ToModel));
         out.extend(self.unanswered.replay().into_iter().map(Action::ToModel));
     }

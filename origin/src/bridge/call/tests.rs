@@ -38,6 +38,7 @@ impl Script {
             past: Vec::new(),
             broke_off: false,
             first_ask: None,
+            first_after_ms: 0,
             protection: None,
             interrupt_after_words: 0,
             keypad: None,

@@ -70,6 +70,57 @@ fn an_answer_that_was_due_is_asked_of_the_next_session() {
 }
 
 #[test]
+fn a_caller_who_is_back_may_speak_first_and_hears_the_agent_if_they_do_not() {
+    let back = || {
+        let mut script = Script::with(|setup| {
+            setup.past = vec![Said::Agent("And your name?".into())];
+            setup.first_ask = Some(Ask::Turn);
+            setup.first_after_ms = 2_000;
+        });
+        script.now = 300;
+        script.session();
+        assert!(!kinds(&script.sent_to_model()).contains(&"response.create"));
+        assert_eq!(script.soon(), Some(2_300));
+        script
+    };
+    let mut silent = back();
+    silent.now = 2_300;
+    silent.input(Input::Tick);
+    assert_eq!(kinds(&silent.sent_to_model()), ["response.create"]);
+
+    let mut spoken = back();
+    spoken.now = 1_000;
+    spoken.model(&speech_started());
+    spoken.now = 2_300;
+    spoken.input(Input::Tick);
+    spoken.model(&committed("u1"));
+    spoken.model(&created("r1"));
+    spoken.agent_speaks("r1", "a1", 100);
+    spoken.model(&done("r1", "completed"));
+    assert!(!kinds(&spoken.sent_to_model()).contains(&"response.create"), "the answer is enough");
+}
+
+/// Nobody knows whether what was sent last went into a dead socket.
+#[test]
+fn of_a_lost_stream_only_what_marks_vouch_for_was_heard() {
+    for (end, heard_ms) in [(Input::CallerGone, 199), (Input::Caller(twilio::Event::Stop), 1_000)] {
+        let mut script = Script::talking();
+        script.model(&created("r1"));
+        script.agent_speaks("r1", "a1", 1_000);
+        script.model(&agent_said("a1", "One two three four five six."));
+        let marks = mark_names(&script.sent_to_caller());
+        script.now = 210;
+        script.caller(&mark(&marks[0]));
+        script.now = 9_000;
+        script.take();
+        script.input(end);
+        let actions = script.take();
+        let Action::Line(line) = &actions[0] else { panic!("{actions:?}") };
+        assert_eq!(line.heard_ms, Some(heard_ms));
+    }
+}
+
+#[test]
 fn words_that_nobody_understood_are_heard_again_and_answered_by_whoever_hears_them() {
     for is_said in [false, true] {
         let mut script = Script::talking();
