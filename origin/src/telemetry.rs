@@ -227,11 +227,8 @@ impl Metrics {
         registry.register("dead_letters", "Events that wait to be replayed", metrics.dead_letters.clone());
         registry.register("live_calls", "Calls bridged at this moment", metrics.live_calls.clone());
         registry.register("openai_sessions", "Sessions at OpenAI that calls asked for", metrics.sessions.clone());
-        registry.register(
-            "prepared_sessions",
-            "Calls that the edge told of before their stream, by what came of it",
-            metrics.prepared_sessions.clone(),
-        );
+        let help = "Calls that the edge told of before their stream, by what came of it";
+        registry.register("prepared_sessions", help, metrics.prepared_sessions.clone());
         registry.register("streams_refused", "Media streams that were not let in", metrics.streams_refused.clone());
         registry.register(
             "call_records_dropped",

@@ -20,7 +20,7 @@ use shared::AgentId;
 
 use crate::App;
 use crate::store::StoreError;
-use crate::store::tools::{Tool, ToolTarget};
+use crate::store::tools::{Builtin, Tool, ToolTarget};
 
 pub use self::builtin::Command;
 pub use self::envelope::CallFacts;
@@ -90,6 +90,20 @@ impl ToolError {
     const fn is_harmless(&self) -> bool {
         !matches!(self, Self::Failed(_) | Self::Undecided | Self::TooLarge)
     }
+}
+
+/// What a tool of ours is to do to its call; `None`: it is none of ours.
+pub fn command(tools: &[Tool], name: &str, tool_call_id: &str, raw: &Value) -> Option<Result<Command, ToolError>> {
+    let tool = tools.iter().find(|tool| tool.name == name)?;
+    let ToolTarget::Builtin(builtin) = tool.target else { return None };
+    Some(builtin::read(tool, builtin, tool_call_id, raw))
+}
+
+/// Where an agent's caller is put through to when nobody has chosen, with what is said before: there is one place only.
+pub fn only_transfer(tools: &[Tool]) -> Option<Command> {
+    let mut transfers = tools.iter().filter(|tool| matches!(tool.target, ToolTarget::Builtin(Builtin::TransferCall)));
+    let (Some(tool), None) = (transfers.next(), transfers.next()) else { return None };
+    builtin::read(tool, Builtin::TransferCall, "", &Value::Object(serde_json::Map::new())).ok()
 }
 
 /// Runs one of an agent's tools, once for each function call: told of one again, it gives what came of the first run.

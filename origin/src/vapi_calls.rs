@@ -11,8 +11,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use shared::decision::{VapiDecision, decide_vapi};
 use shared::route::Lookup;
-use shared::vapi::answer::{Refusal, refuse, tool_error, tool_result, tool_results};
-use shared::vapi::message::{HOOK_TOOL_CALL_ID, Message, MessageType};
+use shared::vapi::answer::{self, Refusal, refuse, tool_error, tool_result, tool_result_ending, tool_results};
+use shared::vapi::message::{HOOK_TOOL_CALL_ID, Message, MessageType, ToolCall};
 use shared::{AgentId, CallId, E164, SystemType, VapiCallId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -26,7 +26,7 @@ use crate::store::calls::{Call, NewCall};
 use crate::store::events::{Actor, NewEvent};
 use crate::store::tools::Tool;
 use crate::store::{self, StoreError};
-use crate::tools::{self, CallFacts, Invocation};
+use crate::tools::{self, CallFacts, Command, Invocation, ToolError};
 use crate::vapi_calls::report::Report;
 
 /// Acts on a message once it is known to be genuine; the answer is Vapi's. An event takes effect once for each
@@ -146,8 +146,17 @@ async fn answer(app: &App, message: &Message) -> Result<Value, StoreError> {
             // Tools may take their time; the connection is not theirs to hold.
             drop(conn);
             let record = call.as_ref().map(|call| call.id);
+            let rules = agent.as_ref().and_then(|agent| agent.realtime.as_ref()).map(|settings| &settings.call);
+            let farewell = rules.and_then(|rules| rules.end_call_message.clone());
             let facts = call.zip(agent).map_or_else(CallFacts::default, |(call, agent)| CallFacts::new(&call, &agent));
-            Ok(run_tools(app, message, agent_id, &tools, facts, record).await)
+            Ok(Asked { app, agent: agent_id, tools, facts: Arc::new(facts), record, farewell }.answer(message).await)
+        }
+        MessageType::TransferDestinationRequest => {
+            let tools = store::tools::of_agent(&mut conn, agent_id).await?;
+            Ok(match tools::only_transfer(&tools) {
+                Some(Command::Transfer { destination, say }) => answer::transfer(&json!(destination), say.as_deref()),
+                _ => refuse(message, Refusal::Unavailable),
+            })
         }
         MessageType::AssistantRequest => {
             let agent = store::agents::by_id(&mut conn, agent_id).await?;
@@ -220,40 +229,70 @@ async fn begin(conn: &mut PgConnection, message: &Message, agent_id: AgentId) ->
     Ok(Some(call))
 }
 
-/// `record` is the call that the runs are kept with.
-async fn run_tools(
-    app: &App,
-    message: &Message,
+/// What is said by an agent whose owner has written no words for the end.
+const GOODBYE: &str = "Goodbye.";
+
+/// Tools that Vapi's model wants of an agent.
+struct Asked<'a> {
+    app: &'a App,
     agent: AgentId,
-    tools: &[Tool],
-    facts: CallFacts,
+    tools: Vec<Tool>,
+    facts: Arc<CallFacts>,
+    /// The call that the runs are kept with.
     record: Option<CallId>,
-) -> Value {
-    let facts = Arc::new(facts);
-    let runs = message.tool_calls.iter().map(|call| {
+    /// What the agent says before it ends a call.
+    farewell: Option<String>,
+}
+
+impl Asked<'_> {
+    async fn answer(&self, message: &Message) -> Value {
+        let runs = message.tool_calls.iter().map(|call| self.run(call));
+        tool_results(&futures_util::future::join_all(runs).await)
+    }
+
+    async fn run(&self, call: &ToolCall) -> Value {
+        let run = ToolRun::begin(&call.id, &call.name, call.arguments.clone());
+        let (outcome, last_words) = match tools::command(&self.tools, &call.name, &call.id, &call.arguments) {
+            Some(command) => self.carried_out(command),
+            None => (self.run_elsewhere(call).await, None),
+        };
+        let outcome = outcome.map_err(|error| error.to_string());
+        // All hooks of an assistant call by one id: which of them this was only Vapi's report tells.
+        if let Some(record) = self.record
+            && call.id != HOOK_TOOL_CALL_ID
+        {
+            self.app.recorder.record(record, Entry::Tool(run.end(&outcome)));
+        }
+        match (outcome, last_words) {
+            (Ok(result), Some(words)) => tool_result_ending(&call.id, &call.name, &result, &words),
+            (Ok(result), None) => tool_result(&call.id, &call.name, &result),
+            (Err(error), _) => tool_error(&call.id, &call.name, &error),
+        }
+    }
+
+    /// Of what our own tools do, an answer to this message can have Vapi end the call. It puts nobody through and presses
+    /// no keys for one: those are tools of Vapi's own, of which the first asks us where to.
+    fn carried_out(&self, command: Result<Command, ToolError>) -> (Result<String, ToolError>, Option<String>) {
+        match command {
+            Ok(Command::HangUp { ref say }) => {
+                let words = say.as_ref().or(self.farewell.as_ref()).map_or(GOODBYE, String::as_str).to_owned();
+                (command.map(|command| command.output().to_owned()), Some(words))
+            }
+            Ok(Command::Transfer { .. } | Command::PressKeys { .. }) => (Err(ToolError::Unavailable), None),
+            Err(error) => (Err(error), None),
+        }
+    }
+
+    async fn run_elsewhere(&self, call: &ToolCall) -> Result<String, ToolError> {
         let invocation = Invocation {
-            agent,
-            call: Arc::clone(&facts),
+            agent: self.agent,
+            call: Arc::clone(&self.facts),
             tool_call_id: call.id.clone(),
             arguments: call.arguments.clone(),
             bridged: false,
         };
-        async move {
-            let run = ToolRun::begin(&call.id, &call.name, call.arguments.clone());
-            let outcome = tools::run(app, tools, &call.name, invocation).await.map_err(|error| error.to_string());
-            // All hooks of an assistant call by one id: which of them this was only Vapi's report tells.
-            if let Some(record) = record
-                && call.id != HOOK_TOOL_CALL_ID
-            {
-                app.recorder.record(record, Entry::Tool(run.end(&outcome)));
-            }
-            match outcome {
-                Ok(result) => tool_result(&call.id, &call.name, &result),
-                Err(error) => tool_error(&call.id, &call.name, &error),
-            }
-        }
-    });
-    tool_results(&futures_util::future::join_all(runs).await)
+        tools::run(self.app, &self.tools, &call.name, invocation).await
+    }
 }
 
 async fn status(conn: &mut PgConnection, message: &Message, call: &Call) -> Result<(), StoreError> {

@@ -56,6 +56,25 @@ pub fn tool_result(id: &str, name: &str, result: &str) -> Value {
     json!({ "toolCallId": id, "name": name, "result": one_line(result) })
 }
 
+/// The same, after which Vapi says these words and ends the call.
+pub fn tool_result_ending(id: &str, name: &str, result: &str, last_words: &str) -> Value {
+    let mut answer = tool_result(id, name, result);
+    answer["message"] = json!({
+        "type": "request-complete", "role": "assistant", "content": last_words, "endCallAfterSpokenEnabled": true,
+    });
+    answer
+}
+
+/// The answer to `transfer-destination-request`: where the caller goes, as Vapi names destinations, and what is said
+/// before.
+pub fn transfer(destination: &Value, said_before: Option<&str>) -> Value {
+    let mut answer = json!({ "destination": destination });
+    if let Some(words) = said_before {
+        answer["message"] = json!({ "type": "request-start", "content": words });
+    }
+    answer
+}
+
 /// The result of a tool that did not work.
 pub fn tool_error(id: &str, name: &str, error: &str) -> Value {
     json!({ "toolCallId": id, "name": name, "error": one_line(error) })
@@ -90,6 +109,16 @@ mod tests {
         assert_eq!(refused(&json!({"type": "campaign.predial"})), json!({"eligible": false}));
         assert_eq!(refused(&json!({"type": "hang"})), json!({}));
         assert_eq!(refused(&json!({"type": "status-update", "status": "ended"})), json!({}));
+    }
+
+    #[test]
+    fn an_ending_has_words_after_which_vapi_hangs_up() {
+        let answer = tool_result_ending("a", "end_call", "The call is ending.", "Goodbye.");
+        assert_eq!(
+            (&answer["result"], &answer["message"]["content"]),
+            (&json!("The call is ending."), &json!("Goodbye."))
+        );
+        assert_eq!(answer["message"]["endCallAfterSpokenEnabled"], true);
     }
 
     #[test]

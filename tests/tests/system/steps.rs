@@ -14,7 +14,7 @@ const BUSY_DESK: &str = "+15550802";
 const EMPTY_DESK: &str = "+15550803";
 
 /// Gives an agent one of Tandem's own tools.
-async fn add_builtin(world: &World, agent: &Agent, builtin: &str, parameters: Value, settings: Value) {
+pub(crate) async fn add_builtin(world: &World, agent: &Agent, builtin: &str, parameters: Value, settings: Value) {
     let insert = "with tool as (
                       insert into tools (id, project_id, name, function_name, builtin, parameters, settings)
                       values ($1, $2, $3, $4, $4, $5, $6) returning id)

@@ -6,11 +6,12 @@ use tests::openai::{ItemKind, Reply, Session};
 use tests::tandem::Options;
 use tests::tool_server::Request;
 use tests::twilio::{Caller, EndReason};
-use tests::vapi::{Facts, messages, validate_answer};
+use tests::vapi::{Facts, History, messages, validate_answer};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::audio::{self, AGENT_LAST, CALLER};
+use crate::steps::add_builtin;
 use crate::world::{Agent, LIMIT, Spec, World, model, unix_now};
 
 const SECRET: &str = "the-tool's-own-secret";
@@ -143,6 +144,72 @@ async fn the_same_tool_through_both_doors() {
     let fixed = world.tandem.tools.requests().all().into_iter().find(|it| it.functions == ["get_slots_of_the_day"]);
     let body = fixed.expect("it was called").json();
     assert_eq!(body["message"]["toolCallList"][0]["function"]["arguments"]["date"], "2026-11-23", "the owner's word");
+}
+
+/// Our own tools do through Vapi's door what an answer can have Vapi do: end the call, and say whom it puts the caller
+/// through to. What they refuse, they refuse in the same words.
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_tools_through_both_doors() {
+    let world = World::default().await;
+    let [agent, plain] = world.agents([Spec::listening(), Spec::on_vapi("bypass")]).await;
+    let destination = json!({ "type": "number", "number": "+15550801", "message": "I put you through." });
+    for agent in [&agent, &plain] {
+        let none = json!({ "type": "object", "properties": {} });
+        add_builtin(&world, agent, "end_call", none.clone(), json!({})).await;
+        let destinations = json!({ "destinations": [destination] });
+        add_builtin(&world, agent, "transfer_call", none.clone(), destinations).await;
+        add_builtin(&world, agent, "send_dtmf", none, json!({})).await;
+    }
+    let cases = [
+        (
+            "transfer_call",
+            r#"{"destination":"+15550899"}"#,
+            "This destination is not one of those allowed. Nothing was done.",
+        ),
+        (
+            "send_dtmf",
+            r#"{"keys":"x"}"#,
+            "These are not keys of a telephone: only digits, * and # are. Nothing was done.",
+        ),
+    ];
+    let outputs = by_openai(&world, &agent, &cases.map(|(tool, arguments, _)| (tool, arguments))).await;
+    for ((tool, arguments, error), output) in cases.iter().zip(&outputs) {
+        let arguments: Value = serde_json::from_str(arguments).expect("a test's own JSON");
+        let answer = by_vapi(&world, &plain, tool, on_the_wire(tool, &arguments)).await;
+        assert_eq!((&answer["error"], output), (&json!(error), &json!({ "error": error }).to_string()), "{tool}");
+    }
+
+    let call = world.call(&agent, Caller::new());
+    let session = world.session(&agent, 1).await;
+    session.push_reply(Reply::tool_call("end_call", &json!({})));
+    call.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 400)));
+    world.over(&call, EndReason::HungUp).await;
+    let ended = session.read(|session| {
+        session.items().iter().find_map(|item| match &item.kind {
+            ItemKind::CallOutput { output, .. } => Some(output.clone()),
+            _ => None,
+        })
+    });
+    let answer = by_vapi(&world, &plain, "end_call", on_the_wire("end_call", &json!({}))).await;
+    assert_eq!(answer["result"], ended.expect("the model is told"));
+    let message = &answer["message"];
+    assert_eq!((&message["content"], &message["endCallAfterSpokenEnabled"]), (&json!("Goodbye."), &json!(true)));
+
+    let put_through = by_vapi(&world, &plain, "transfer_call", on_the_wire("transfer_call", &json!({}))).await;
+    assert_eq!(put_through["error"], "This tool is not available in this call.");
+    let facts = Facts::inbound(&plain.assistant, &plain.number, "+15550198");
+    let question = messages::transfer_destination_request(
+        &facts,
+        OffsetDateTime::now_utc(),
+        &History::new(OffsetDateTime::now_utc(), None),
+    );
+    let answer = world.tandem.vapi.send(question).await.body;
+    validate_answer("transfer-destination-request", &answer).unwrap_or_else(|fault| panic!("{fault}: {answer}"));
+    assert_eq!(
+        (&answer["destination"]["number"], &answer["destination"]["type"]),
+        (&json!("+15550801"), &json!("number"))
+    );
+    assert_eq!(answer["message"]["content"], "I put you through.");
 }
 
 /// A model that asks again for the same, in its owner's words, is told what came of the first time; and a caller who
