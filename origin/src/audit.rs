@@ -113,8 +113,7 @@ struct Walk {
 
 impl Walk {
     fn new(head: Option<Head>, kept: Option<Head>) -> Self {
-        let start = Head { count: 0, hash: EventHash::START };
-        let mut walk = Self { at: start, head: head.unwrap_or(start), kept, faults: Vec::new(), more: 0 };
+        let mut walk = Self { at: Head::START, head: head.unwrap_or(Head::START), kept, faults: Vec::new(), more: 0 };
         walk.hold_against_kept();
         walk
     }
@@ -245,7 +244,7 @@ mod tests {
 
     /// A chain of four events, and the heads after each.
     fn chain() -> (Vec<Link>, Vec<Head>) {
-        let mut heads = vec![Head { count: 0, hash: EventHash::START }];
+        let mut heads = vec![Head::START];
         let links = ["one", "two", "three", "four"].map(|words| {
             let (head, link) = link(&heads[heads.len() - 1], words);
             heads.push(head);

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::usage::{Tokens, Usage};
 
@@ -78,7 +79,7 @@ impl TryFrom<f64> for Price {
 }
 
 /// Where an amount comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CostSource {
     /// Tokens times prices.
@@ -90,7 +91,7 @@ pub enum CostSource {
 }
 
 /// The cost of a call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cost {
     /// All of it, in millionths of a dollar; `None` when something in it has no price.
@@ -108,7 +109,7 @@ pub struct Cost {
 }
 
 /// A part of a cost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CostItem {
     /// What was paid for.
     pub what: String,

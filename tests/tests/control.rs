@@ -17,6 +17,8 @@ mod kv;
 mod migrations;
 #[path = "control/pointing.rs"]
 mod pointing;
+#[path = "control/records_api.rs"]
+mod records_api;
 #[path = "control/replication.rs"]
 mod replication;
 #[path = "control/rollouts.rs"]

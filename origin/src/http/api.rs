@@ -24,6 +24,7 @@ pub mod agents;
 pub mod calls;
 pub mod etag;
 pub mod events;
+pub mod keys;
 pub mod merge_patch;
 pub mod numbers;
 pub mod once;
@@ -78,11 +79,11 @@ pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
 pub fn described() -> (Router<Arc<App>>, serde_json::Value) {
     let resources = OpenApiRouter::new()
         .merge(agents::router())
+        .merge(calls::router())
+        .merge(events::router())
+        .merge(keys::router())
         .route("/numbers", get(numbers::list))
-        .route("/routes/explain", get(routes::explain))
-        .route("/calls", get(calls::list))
-        .route("/calls/{id}", get(calls::show))
-        .route("/events", get(events::list));
+        .route("/routes/explain", get(routes::explain));
     let (router, described) = OpenApiRouter::with_openapi(openapi::base()).nest("/api", resources).split_for_parts();
     (router, openapi::complete(&described))
 }

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use shared::ProjectId;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Result, StoreError, text};
 use crate::keys::KeyDigest;
 
 /// A key's name, which is no secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct KeyId(pub Uuid);
 
@@ -32,7 +33,7 @@ impl FromStr for KeyId {
 }
 
 /// What a key allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Reading only.

@@ -6,17 +6,20 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::{AccountSid, AgentId, CallId, CallSid, E164, NumberId, ProjectId, SystemType, VapiCallId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Result, StoreError, optional_text, text};
 use crate::end_reason::{EndReason, Ending};
 
 /// How far a call has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum CallStatus {
     /// Known, not yet answered.
     Ringing,
@@ -245,14 +248,60 @@ pub async fn get(conn: &mut PgConnection, project: ProjectId, id: CallId) -> Res
     .transpose()
 }
 
-/// The project's newest calls.
-pub async fn list(conn: &mut PgConnection, project: ProjectId, limit: i64) -> Result<Vec<Call>> {
+/// Which calls to list; what is not said does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this agent.
+    pub agent_id: Option<AgentId>,
+    /// To this number of ours.
+    pub number_id: Option<NumberId>,
+    /// Run by this system.
+    pub system_type: Option<SystemType>,
+    /// That have come so far.
+    pub status: Option<CallStatus>,
+    /// That ended for this reason.
+    pub end_reason: Option<EndReason>,
+    /// With this name at Twilio.
+    pub call_sid: Option<CallSid>,
+    /// With this name at Vapi.
+    pub vapi_call_id: Option<VapiCallId>,
+    /// That began then or later.
+    pub since: Option<OffsetDateTime>,
+    /// That began before.
+    pub until: Option<OffsetDateTime>,
+}
+
+/// The project's calls, the newest first; with `before`, those recorded before that one.
+pub async fn list(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    filter: &Filter,
+    before: Option<CallId>,
+    limit: i64,
+) -> Result<Vec<Call>> {
     sqlx::query_as!(
         Row,
         "select id, project_id, agent_id, number_id, call_sid, vapi_call_id, from_number, to_number, system_type, pin_reason,
                 status, started_at, answered_at, ended_at, end_reason, resumes, usage
-         from calls where project_id = $1 order by id desc limit $2",
+         from calls
+         where project_id = $1 and ($2::uuid is null or id < $2)
+           and ($3::uuid is null or agent_id = $3) and ($4::uuid is null or number_id = $4)
+           and ($5::text is null or system_type = $5) and ($6::text is null or status = $6)
+           and ($7::text is null or end_reason = $7)
+           and ($8::text is null or call_sid = $8) and ($9::text is null or vapi_call_id = $9)
+           and ($10::timestamptz is null or started_at >= $10) and ($11::timestamptz is null or started_at < $11)
+         order by id desc limit $12",
         project.0,
+        before.map(|id| id.0),
+        filter.agent_id.map(|id| id.0),
+        filter.number_id.map(|id| id.0),
+        filter.system_type.map(SystemType::as_str),
+        filter.status.map(CallStatus::as_str),
+        filter.end_reason.map(EndReason::as_str),
+        filter.call_sid.as_ref().map(CallSid::as_str),
+        filter.vapi_call_id.as_ref().map(VapiCallId::as_str),
+        filter.since,
+        filter.until,
         limit
     )
     .fetch_all(conn)

@@ -210,21 +210,57 @@ impl TryFrom<Row> for Event {
     }
 }
 
-/// The project's newest events; with `agent`, only that agent's. Newest is what was committed last.
+/// Which events to list; what is not said does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Concerning this agent.
+    pub agent_id: Option<AgentId>,
+    /// Concerning this number.
+    pub number_id: Option<NumberId>,
+    /// Concerning this call.
+    pub call_id: Option<CallId>,
+    /// Of this type.
+    pub kind: Option<String>,
+    /// By this actor, or by any whose name begins with this word before the colon.
+    pub actor: Option<String>,
+    /// Caused by this request, job or command.
+    pub request_id: Option<String>,
+    /// Logged then or later.
+    pub since: Option<OffsetDateTime>,
+    /// Logged before.
+    pub until: Option<OffsetDateTime>,
+}
+
+/// The project's events, the newest first, which is what was committed last; with `before`, those before that position.
 pub async fn list(
     conn: &mut PgConnection,
     project: ProjectId,
-    agent: Option<AgentId>,
+    filter: &Filter,
+    before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Event>> {
     let rows = sqlx::query_as!(
         Row,
         r#"select id, type as kind, actor, agent_id, number_id, call_id, before, after, details, request_id, at,
                   position as "position!", hash as "hash!"
-           from event_log where project_id = $1 and ($2::uuid is null or agent_id = $2)
-           order by position desc limit $3"#,
+           from event_log
+           where project_id = $1 and ($2::bigint is null or position < $2)
+             and ($3::uuid is null or agent_id = $3) and ($4::uuid is null or number_id = $4)
+             and ($5::uuid is null or call_id = $5) and ($6::text is null or type = $6)
+             and ($7::text is null or actor = $7 or split_part(actor, ':', 1) = $7)
+             and ($8::text is null or request_id = $8)
+             and ($9::timestamptz is null or at >= $9) and ($10::timestamptz is null or at < $10)
+           order by position desc limit $11"#,
         project.0,
-        agent.map(|id| id.0),
+        before,
+        filter.agent_id.map(|id| id.0),
+        filter.number_id.map(|id| id.0),
+        filter.call_id.map(|id| id.0),
+        filter.kind,
+        filter.actor,
+        filter.request_id,
+        filter.since,
+        filter.until,
         limit
     )
     .fetch_all(conn)

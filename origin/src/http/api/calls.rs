@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::{AgentId, CallId, CallSid, NumberId, ProjectId, SystemType, VapiCallId};
 use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{Limit, List};
+use super::page::{Cursor, Limit, Page};
 use crate::App;
 use crate::end_reason::EndReason;
 use crate::http::auth::Reader;
@@ -19,36 +22,53 @@ use crate::prices::Cost;
 use crate::store::call_facts;
 use crate::store::call_tools::{self, CallTool};
 use crate::store::call_turns::{self, CallTurn};
-use crate::store::calls::{self, Call};
+use crate::store::calls::{self, Call, CallStatus};
 use crate::store::recordings::{self, Place, Recording};
 use crate::store::transcript_items::{self, TranscriptItem};
 
-/// A call as the API shows it.
-#[derive(Debug, Serialize)]
+/// The paths.
+pub fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
+}
+
+/// A phone call; the same record whichever system ran it.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Call)]
 pub struct CallBody {
     id: CallId,
     project_id: ProjectId,
     agent_id: AgentId,
+    #[schema(required)]
     number_id: Option<NumberId>,
+    #[schema(required)]
     call_sid: Option<CallSid>,
+    #[schema(required)]
     vapi_call_id: Option<VapiCallId>,
+    #[schema(required)]
     from: Option<String>,
+    #[schema(required)]
     to: Option<String>,
     system_type: SystemType,
+    #[schema(required)]
     pin_reason: Option<String>,
-    status: &'static str,
+    status: CallStatus,
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
     answered_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
     ended_at: Option<OffsetDateTime>,
     /// From when we first heard of it to the answer.
+    #[schema(required)]
     ring_ms: Option<i64>,
     /// From the answer to the end.
+    #[schema(required)]
     talk_ms: Option<i64>,
-    end_reason: Option<&'static str>,
+    #[schema(required)]
+    end_reason: Option<EndReason>,
     resumes: i32,
     usage: Value,
 }
@@ -66,13 +86,13 @@ impl From<Call> for CallBody {
             to: call.to,
             system_type: call.system_type,
             pin_reason: call.pin_reason,
-            status: call.status.as_str(),
+            status: call.status,
             started_at: call.started_at,
             answered_at: call.answered_at,
             ended_at: call.ended_at,
             ring_ms: call.answered_at.map(|answered| ms_between(call.started_at, answered)),
             talk_ms: call.answered_at.zip(call.ended_at).map(|(answered, ended)| ms_between(answered, ended)),
-            end_reason: call.end_reason.map(EndReason::as_str),
+            end_reason: call.end_reason,
             resumes: call.resumes,
             usage: call.usage,
         }
@@ -85,15 +105,19 @@ fn ms_between(from: OffsetDateTime, to: OffsetDateTime) -> i64 {
 }
 
 /// A call and all that is known of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WholeCall {
     #[serde(flatten)]
     call: CallBody,
+    #[schema(required)]
     end_detail: Option<String>,
+    #[schema(required)]
     cost: Option<Cost>,
     /// From the start of the last stream to a session that listens and speaks.
+    #[schema(required)]
     setup_ms: Option<i32>,
+    #[schema(required)]
     interruptions: Option<i32>,
     latency: LatencyBody,
     transcript: Vec<ItemBody>,
@@ -103,23 +127,30 @@ pub struct WholeCall {
 }
 
 /// From the end of the caller's words to the first audio of the answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Latency)]
 struct LatencyBody {
     turns: i64,
+    #[schema(required)]
     p50_ms: Option<i32>,
+    #[schema(required)]
     p95_ms: Option<i32>,
+    #[schema(required)]
     max_ms: Option<i32>,
     /// As the provider tells it, where it is not measured here.
+    #[schema(required)]
     told_mean_ms: Option<i32>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Turn)]
 struct TurnBody {
     #[serde(with = "time::serde::rfc3339")]
     speech_ended_at: OffsetDateTime,
     first_audio_ms: i32,
+    #[schema(required)]
     first_heard_ms: Option<i32>,
 }
 
@@ -130,16 +161,19 @@ impl From<CallTurn> for TurnBody {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CallTool)]
 struct ToolBody {
     tool_call_id: String,
     name: String,
     arguments: Value,
+    #[schema(required)]
     result: Option<String>,
     outcome: &'static str,
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
+    #[schema(required)]
     duration_ms: Option<i32>,
 }
 
@@ -157,15 +191,20 @@ impl From<CallTool> for ToolBody {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Recording)]
 struct RecordingBody {
     state: &'static str,
+    #[schema(required)]
     key: Option<String>,
+    #[schema(required)]
     url: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
+    #[schema(required)]
     duration_ms: Option<i64>,
+    #[schema(required)]
     bytes: Option<i64>,
 }
 
@@ -180,13 +219,15 @@ impl From<Recording> for RecordingBody {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = TranscriptItem)]
 struct ItemBody {
     /// From 0.
     position: usize,
     role: &'static str,
     text: String,
+    #[schema(required)]
     heard_ms: Option<i32>,
     interrupted: bool,
     #[serde(with = "time::serde::rfc3339")]
@@ -206,19 +247,63 @@ impl ItemBody {
     }
 }
 
-/// `GET /api/calls`.
+/// Which calls to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct Filter {
+    /// How many on a page.
+    #[param(inline)]
+    limit: Option<Limit>,
+    /// `nextCursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<CallId>>,
+    agent_id: Option<AgentId>,
+    /// To this number of ours.
+    number_id: Option<NumberId>,
+    /// Run by this system.
+    system_type: Option<SystemType>,
+    status: Option<CallStatus>,
+    end_reason: Option<EndReason>,
+    /// With this name at Twilio.
+    call_sid: Option<CallSid>,
+    /// With this name at Vapi.
+    vapi_call_id: Option<VapiCallId>,
+    /// That began then or later.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    since: Option<OffsetDateTime>,
+    /// That began before.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    until: Option<OffsetDateTime>,
+}
+
+/// List calls.
+#[utoipa::path(
+    get, path = "/calls", operation_id = "listCalls", tag = "calls", params(Filter),
+    responses((status = 200, description = "A page.", body = Page<CallBody>))
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
     reader: Reader,
-    Params(limit): Params<Limit>,
-) -> Result<Json<List<CallBody>>, Problem> {
-    let limit = limit.get()?;
+    Params(filter): Params<Filter>,
+) -> Result<Json<Page<CallBody>>, Problem> {
+    let Filter { limit, cursor, agent_id, number_id, system_type, status, end_reason, .. } = filter;
+    let Filter { call_sid, vapi_call_id, since, until, .. } = filter;
+    let filter =
+        calls::Filter { agent_id, number_id, system_type, status, end_reason, call_sid, vapi_call_id, since, until };
     let mut conn = app.db.acquire().await?;
-    let calls = calls::list(&mut conn, reader.project, limit).await?;
-    Ok(Json(calls.into_iter().map(CallBody::from).collect()))
+    let before = cursor.map(Cursor::key);
+    let calls = calls::list(&mut conn, reader.project, &filter, before, Limit::to_fetch(limit)).await?;
+    Ok(Json(Page::new(calls, limit, |call| call.id, CallBody::from)))
 }
 
-/// `GET /api/calls/{id}`.
+/// Read a call.
+///
+/// With all that is known of it: transcript, tools, latency, cost, recordings. It grows while the call goes on.
+#[utoipa::path(
+    get, path = "/calls/{id}", operation_id = "getCall", tag = "calls", params(("id" = CallId, Path)),
+    responses((status = 200, description = "The call.", body = WholeCall))
+)]
 pub async fn show(State(app): State<Arc<App>>, reader: Reader, Id(id): Id<CallId>) -> Result<Json<WholeCall>, Problem> {
     let mut conn = app.db.acquire().await?;
     let call = calls::get(&mut conn, reader.project, id).await?.ok_or_else(|| Problem::not_found("call"))?;

@@ -51,6 +51,7 @@ pub fn base() -> OpenApi {
             tag("numbers", "Phone numbers, and who answers them."),
             tag("calls", "What happened on the phone."),
             tag("events", "The audit log."),
+            tag("keys", "API keys of the project."),
         ]))
         .build()
 }

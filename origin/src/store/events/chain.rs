@@ -9,6 +9,9 @@ use sha2::{Digest as _, Sha256};
 use shared::ProjectId;
 use shared::hmac::{from_hex, to_hex};
 use sqlx::PgConnection;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::store::{Result, StoreError};
 
@@ -70,14 +73,27 @@ impl<'de> Deserialize<'de> for EventHash {
     }
 }
 
+impl PartialSchema for EventHash {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{64}$")).into()
+    }
+}
+
+impl ToSchema for EventHash {}
+
 /// Where a project's chain ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Head {
     /// How many events there are.
     pub count: i64,
     /// The last one's hash.
     pub hash: EventHash,
+}
+
+impl Head {
+    /// Before the first event.
+    pub const START: Self = Self { count: 0, hash: EventHash::START };
 }
 
 /// An event as a link of the chain.
