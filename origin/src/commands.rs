@@ -6,6 +6,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod events;
 pub(crate) mod import;
 pub(crate) mod keys;
+pub(crate) mod numbers;
 pub(crate) mod replica;
 pub(crate) mod rollout;
 pub(crate) mod route;

@@ -13,6 +13,7 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::late_events::LateEvents;
 use crate::numbers::pointing::job::PointNumbers;
+use crate::numbers::purchase::BuyNumbers;
 use crate::reconcile::{self, Reconcile};
 use crate::replication::check::Sweep;
 use crate::replication::{Replicate, Replicator};
@@ -105,7 +106,12 @@ async fn worker(app: &Arc<App>) -> anyhow::Result<Worker> {
         // Every minute whatever happens: what is to be tried again has its time in the tables.
         let due =
             Cron::every_minute::<PointNumbers>().queue(PointNumbers::IDENTIFIER).job_key(PointNumbers::IDENTIFIER);
-        options = options.define_job::<PointNumbers>().with_cron(due.payload(PointNumbers::default())?);
+        let left = Cron::every_minute::<BuyNumbers>().queue(BuyNumbers::IDENTIFIER).job_key(BuyNumbers::IDENTIFIER);
+        options = options
+            .define_job::<PointNumbers>()
+            .with_cron(due.payload(PointNumbers::default())?)
+            .define_job::<BuyNumbers>()
+            .with_cron(left.payload(BuyNumbers::default())?);
     }
     if let Some(kv) = app.kv() {
         // Every minute whatever happens: this bounds the delay after an outage, where the growing delays of retries

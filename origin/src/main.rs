@@ -27,6 +27,7 @@ use crate::commands::dead_letters::DeadLettersCommand;
 use crate::commands::events::EventsCommand;
 use crate::commands::import::ImportCommand;
 use crate::commands::keys::KeysCommand;
+use crate::commands::numbers::NumbersCommand;
 use crate::commands::replica::ReplicaCommand;
 use crate::commands::rollout::RolloutCommand;
 use crate::commands::route::RouteCommand;
@@ -80,6 +81,9 @@ enum Command {
     Events(EventsCommand),
     /// Print the API's description, OpenAPI 3.1.
     Openapi,
+    /// Search, buy, adopt, assign and release phone numbers.
+    #[command(subcommand)]
+    Numbers(NumbersCommand),
     /// Make agents of what another service holds.
     #[command(subcommand)]
     Import(ImportCommand),
@@ -115,6 +119,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Deadletters(command) => return commands::dead_letters::run(command).await,
         Command::Events(command) => return commands::events::run(command).await,
         Command::Openapi => println!("{:#}", http::api::described().1),
+        Command::Numbers(command) => return commands::numbers::run(command).await,
         Command::Import(command) => return commands::import::run(command).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -22,6 +22,7 @@ pub mod inbox;
 pub mod numbers;
 pub mod pointings;
 pub mod projects;
+pub mod purchases;
 pub mod recordings;
 pub mod replica;
 pub mod rollouts;

@@ -254,13 +254,13 @@ impl Metrics {
             metrics.turn_heard.clone(),
         );
         registry.register("interruptions", "Times that callers cut the agent off", metrics.interruptions.clone());
-        registry.register("recordings", "Sound recordings, by outcome", metrics.recordings.clone());
         metrics.register_changes(&mut registry);
         Self { registry, ..metrics }
     }
 
-    /// Those of the control plane.
+    /// What is not about the course of a call.
     fn register_changes(&self, registry: &mut Registry) {
+        registry.register("recordings", "Sound recordings, by outcome", self.recordings.clone());
         registry.register("system_switches", "Agents switched to a system", self.switches.clone());
         registry.register("pointings", "Attempts to point a number at Twilio", self.pointings.clone());
     }

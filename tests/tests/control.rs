@@ -15,6 +15,8 @@ mod harness;
 mod kv;
 #[path = "control/migrations.rs"]
 mod migrations;
+#[path = "control/numbers.rs"]
+mod numbers;
 #[path = "control/pointing.rs"]
 mod pointing;
 #[path = "control/records_api.rs"]

@@ -120,9 +120,11 @@ impl Bases {
             };
             return (verdict, remembered);
         }
-        // What is not ours brought calls to Vapi: when they leave, or when there is nothing else to go by.
-        let leaves = pointing.place == Place::Edge || remembered.is_none();
-        let remembered = if *found != self.edge && leaves { Some(found.clone()) } else { remembered };
+        // What is not ours brought calls to Vapi, unless it was there before Vapi knew the number. It is remembered when
+        // calls leave, or when there is nothing else to go by.
+        let led_to_vapi = pointing.ours.is_none() || found.is_vapis() || remembered.is_some();
+        let counts = pointing.place == Place::Edge || remembered.is_none();
+        let remembered = if *found != self.edge && led_to_vapi && counts { Some(found.clone()) } else { remembered };
         let target = self.target(pointing, remembered.as_ref(), found);
         let verdict = if *found == target { Verdict::Settled } else { Verdict::Write(target) };
         (verdict, remembered)
@@ -250,6 +252,15 @@ mod tests {
         let imported = bases().edge.saved_by_vapi("https://api.vapi.ai");
         assert_eq!(bases().judge(&new, &imported), (Verdict::Settled, Some(imported)));
         assert_eq!(bases().judge(&new, &bases().edge).0, Verdict::Write(bases().edge.saved_by_vapi("https://v.test")));
+    }
+
+    #[test]
+    fn settings_from_before_vapi_knew_the_number_are_no_way_to_vapi() {
+        let own = at("https://own.test/voice");
+        let adopted = |place| Pointing { ours: Some(vec![own.clone()]), ..pointing(place) };
+        assert_eq!(bases().judge(&adopted(Place::Edge), &own), (Verdict::Write(bases().edge), None));
+        let imported = own.clone().saved_by_vapi("https://v.test");
+        assert_eq!(bases().judge(&adopted(Place::Vapi), &own), (Verdict::Write(imported), None));
     }
 
     #[test]

@@ -152,6 +152,78 @@ pub async fn set_vapi_id(conn: &mut PgConnection, number: NumberId, id: Option<&
     Ok(())
 }
 
+/// One number of a project.
+pub async fn get(conn: &mut PgConnection, project: ProjectId, id: NumberId) -> Result<Option<PhoneNumber>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id
+         from phone_numbers where project_id = $1 and id = $2",
+        project.0,
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(PhoneNumber::try_from)
+    .transpose()
+}
+
+/// Makes a number that goes straight to Vapi when that answers it, on its agent's system. The agent must be locked.
+/// `None`: there is a record of the number, in this project or another.
+pub async fn insert(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    agent: AgentId,
+    number: &E164,
+    vapi_phone_number_id: Option<&str>,
+) -> Result<Option<NumberId>> {
+    let id = sqlx::query_scalar!(
+        "insert into phone_numbers (id, project_id, number, agent_id, vapi_phone_number_id, system_type)
+         select $1, $2, $3, $4, $5, a.system_type from agents a where a.id = $4
+         on conflict on constraint phone_numbers_number_unique do nothing returning id",
+        Uuid::now_v7(),
+        project.0,
+        number.as_str(),
+        agent.0,
+        vapi_phone_number_id
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(id.map(NumberId))
+}
+
+/// Has another agent, on its system, answer the number, or nobody. Both agents must be locked.
+pub async fn assign(conn: &mut PgConnection, number: NumberId, to: Option<AgentId>) -> Result<()> {
+    sqlx::query!(
+        "update phone_numbers set agent_id = $2,
+                system_type = coalesce((select a.system_type from agents a where a.id = $2), system_type)
+         where id = $1",
+        number.0,
+        to.map(|agent| agent.0)
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Whether a call to the number goes on.
+pub async fn has_live_calls(conn: &mut PgConnection, number: &PhoneNumber) -> Result<bool> {
+    let live = sqlx::query_scalar!(
+        r#"select exists (select from calls where status <> 'ended' and (number_id = $1 or to_number = $2)) as "live!""#,
+        number.id.0,
+        number.number.as_str()
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(live)
+}
+
+/// Forgets a number. Its calls stay, with the number in their records.
+pub async fn delete(conn: &mut PgConnection, number: NumberId) -> Result<()> {
+    sqlx::query!("update calls set number_id = null where number_id = $1", number.0).execute(&mut *conn).await?;
+    sqlx::query!("delete from phone_numbers where id = $1", number.0).execute(conn).await?;
+    Ok(())
+}
+
 /// Makes the number, or describes the project's number anew. `None`: it is another project's. The agent, and the
 /// one that answered the number before, must be locked. A new number starts on the system of its agent.
 pub async fn put(conn: &mut PgConnection, number: &NewNumber<'_>) -> Result<Option<NumberId>> {

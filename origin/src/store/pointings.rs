@@ -195,12 +195,64 @@ pub async fn request_for_agent(conn: &mut PgConnection, agent: AgentId) -> Resul
              place = excluded.place, image = null, state = 'pending', request = p.request + 1,
              requested_at = clock_timestamp(), attempts = 0, next_at = now(), error_code = null, error = null
          where p.place <> excluded.place or p.state <> 'settled' or p.image is not null
+            or (p.place = 'vapi' and p.assistant_id is distinct from
+                    (select a.vapi_assistant_id from agents a where a.id = $1))
          returning number_id",
         agent.0
     )
     .fetch_all(conn)
     .await?;
     Ok(!requested.is_empty())
+}
+
+/// A number that Tandem has just got, as Twilio has it.
+#[derive(Clone, Debug)]
+pub struct NewPointing<'a> {
+    /// The number's record.
+    pub number_id: NumberId,
+    /// Twilio's account of it.
+    pub account: &'a AccountSid,
+    /// Twilio's name of it.
+    pub sid: &'a str,
+    /// Where calls are to go.
+    pub place: Place,
+    /// What Twilio says now.
+    pub found: &'a VoiceSettings,
+    /// The settings that calls reach Vapi with, if they do.
+    pub remembered: Option<&'a VoiceSettings>,
+    /// The assistant that answers there.
+    pub assistant: Option<&'a str>,
+}
+
+/// Begins to tell Twilio about a number.
+pub async fn begin(conn: &mut PgConnection, new: &NewPointing<'_>) -> Result<()> {
+    sqlx::query!(
+        "insert into pointings (number_id, account_sid, twilio_sid, place, found, found_at, ours, remembered, assistant_id)
+         values ($1, $2, $3, $4, $5, clock_timestamp(), jsonb_build_array($5::jsonb), $6, $7)",
+        new.number_id.0,
+        new.account.as_str(),
+        new.sid,
+        new.place.as_str(),
+        json(new.found),
+        new.remembered.map(json),
+        new.assistant
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Asks for a number's calls to come to us, whoever answers it.
+pub async fn request_edge(conn: &mut PgConnection, number: NumberId) -> Result<()> {
+    sqlx::query!(
+        "update pointings set place = 'edge', image = null, state = 'pending', request = request + 1,
+                requested_at = clock_timestamp(), attempts = 0, next_at = now(), error_code = null, error = null
+         where number_id = $1 and (place <> 'edge' or state <> 'settled' or image is not null)",
+        number.0
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Asks for exactly these settings.

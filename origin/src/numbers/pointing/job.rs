@@ -30,7 +30,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Asks for a run once the caller's transaction is committed. Call it late, see [`super::enqueue`].
-pub(super) async fn enqueue(conn: &mut PgConnection) -> store::Result<()> {
+pub(crate) async fn enqueue(conn: &mut PgConnection) -> store::Result<()> {
     // The library's own schema, so not checked against ours. The key folds waiting jobs into one.
     sqlx::query(
         "select from graphile_worker.add_job(identifier => $1, payload => '{}', queue_name => $1, job_key => $1)",
