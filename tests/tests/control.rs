@@ -9,6 +9,10 @@ mod audit;
 mod calls;
 #[path = "control/frame.rs"]
 mod frame;
+#[path = "control/fleet.rs"]
+mod fleet;
+#[path = "control/guard.rs"]
+mod guard;
 #[path = "control/harness.rs"]
 mod harness;
 #[path = "control/kv.rs"]
