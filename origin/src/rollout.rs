@@ -24,9 +24,10 @@ use sqlx::PgConnection;
 use self::guard::{Finding, Verdict};
 use self::settings::OnFail;
 use self::state::{Gate, Input, Position, Reason, Refusal, State};
+use crate::numbers::pointing;
 use crate::store::events::{self, Actor, NewEvent};
 use crate::store::rollouts::samples::{self, Side};
-use crate::store::rollouts::{self, Rollout, RolloutId, items};
+use crate::store::rollouts::{self, Rollout, RolloutId, items, numbers};
 use crate::store::{self, StoreError};
 
 /// Why a rollout was not moved.
@@ -87,7 +88,7 @@ pub async fn request(
 
 /// What speaks for or against a rollout's next stage.
 async fn gate(conn: &mut PgConnection, rollout: &Rollout, waived: Waived) -> store::Result<Gate> {
-    let failures = view::failures(&items::counts(conn, rollout.id).await?);
+    let failures = view::failures(conn, rollout.id).await?;
     if failures > 0 && !waived.failures {
         return Ok(Gate::Failures(failures));
     }
@@ -124,6 +125,12 @@ async fn apply(
     let retries = matches!(input, Input::Start) || (from.state == State::RolledBack && to.state == State::RollingBack);
     if retries {
         items::retry(conn, rollout.id).await?;
+        for number in numbers::failed(conn, rollout.id).await? {
+            // Settings that somebody else has made are not overwritten by this either.
+            if pointing::retry(conn, number, false).await? {
+                numbers::wait_for(conn, rollout.id, number).await?;
+            }
+        }
     }
     let reason = match input {
         Input::Pause(reason) | Input::RollBack(reason) => Some(reason),

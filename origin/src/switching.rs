@@ -9,12 +9,13 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use shared::route::VapiHandover;
-use shared::{AgentId, E164, ProjectId, SystemType};
+use shared::{AgentId, E164, NumberId, ProjectId, SystemType};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::config::Systems;
 use crate::numbers::pointing;
+use crate::providers::twilio::numbers::VoiceSettings;
 use crate::replication;
 use crate::store::agents::{self, Agent};
 use crate::store::events::{self, Actor, NewEvent};
@@ -129,7 +130,7 @@ pub async fn switch(
             .map(|number| NumberImage { number: number.number.clone(), system_type: target })
             .collect(),
     };
-    set(conn, &mut agent, &numbers, &to, actor).await?;
+    set(conn, &mut agent, &numbers, &to, &[], actor).await?;
     Ok(Switched { agent, before, changed: true })
 }
 
@@ -144,7 +145,8 @@ pub struct Restored {
 
 /// Brings an agent and its numbers back to what they were, within the caller's transaction, which must end soon after.
 ///
-/// `switched_at` is the moment of this change, not the old one: it tells calls in flight from new ones. A number that the
+/// `at_twilio` holds the exact settings that numbers get back at Twilio; the others get those that calls last reached Vapi
+/// with. `switched_at` is the moment of this change, not the old one: it tells calls in flight from new ones. A number that the
 /// agent has got since goes with the agent.
 pub async fn restore(
     conn: &mut PgConnection,
@@ -152,6 +154,7 @@ pub async fn restore(
     project: ProjectId,
     agent: AgentId,
     to: &Image,
+    at_twilio: &[(NumberId, VoiceSettings)],
     actor: &Actor,
 ) -> Result<Restored, SwitchError> {
     let mut agent = agents::lock(conn, project, agent).await?.ok_or(SwitchError::NotFound)?;
@@ -175,7 +178,7 @@ pub async fn restore(
             .collect(),
         ..*to
     };
-    set(conn, &mut agent, &numbers, &to, actor).await?;
+    set(conn, &mut agent, &numbers, &to, at_twilio, actor).await?;
     Ok(Restored { changed: true, gone })
 }
 
@@ -185,6 +188,7 @@ async fn set(
     agent: &mut Agent,
     numbers: &[PhoneNumber],
     to: &Image,
+    at_twilio: &[(NumberId, VoiceSettings)],
     actor: &Actor,
 ) -> store::Result<()> {
     let before = image(agent, numbers);
@@ -204,7 +208,7 @@ async fn set(
         ..NewEvent::new(agent.project_id, EVENT, actor)
     };
     events::append(conn, &event).await?;
-    pointing::enqueue(conn, agent.id).await?;
+    pointing::enqueue_exactly(conn, agent.id, at_twilio).await?;
     replication::enqueue(conn).await
 }
 
@@ -246,7 +250,6 @@ pub fn image(agent: &Agent, numbers: &[PhoneNumber]) -> Image {
 
 #[cfg(test)]
 mod tests {
-    use shared::NumberId;
     use uuid::Uuid;
 
     use super::*;

@@ -27,6 +27,8 @@ mod pointing;
 mod records_api;
 #[path = "control/replication.rs"]
 mod replication;
+#[path = "control/rollout_numbers.rs"]
+mod rollout_numbers;
 #[path = "control/rollouts.rs"]
 mod rollouts;
 #[path = "control/system_type_api.rs"]

@@ -477,7 +477,7 @@ async fn listed(conn: &mut PgConnection, id: RolloutId, state: Option<ItemState>
 
 /// What a program should think of it.
 fn exit_code(view: &RolloutView) -> u8 {
-    if view.agents.failures() > 0 {
+    if view.failures() > 0 {
         return FAILED;
     }
     match view.state {

@@ -35,6 +35,30 @@ pub async fn enqueue(conn: &mut PgConnection, agent: AgentId) -> store::Result<(
     Ok(())
 }
 
+/// The same, with exact settings for numbers that go to Vapi: what Twilio had before they were switched.
+pub async fn enqueue_exactly(
+    conn: &mut PgConnection,
+    agent: AgentId,
+    settings: &[(NumberId, VoiceSettings)],
+) -> store::Result<()> {
+    let mut requested = pointings::request_for_agent(conn, agent).await?;
+    let wanted: Vec<NumberId> = settings.iter().map(|(number, _)| *number).collect();
+    let going: Vec<NumberId> = state_of(conn, &wanted)
+        .await?
+        .into_iter()
+        .filter(|pointing| pointing.place == Place::Vapi)
+        .map(|pointing| pointing.number_id)
+        .collect();
+    for (number, settings) in settings.iter().filter(|(number, _)| going.contains(number)) {
+        pointings::request_image(conn, *number, Place::Vapi, settings).await?;
+        requested = true;
+    }
+    if requested {
+        job::enqueue(conn).await?;
+    }
+    Ok(())
+}
+
 /// How far these numbers have come. Those that Twilio is not told about are missing.
 pub async fn state_of(conn: &mut PgConnection, numbers: &[NumberId]) -> store::Result<Vec<Pointing>> {
     pointings::of_numbers(conn, numbers).await

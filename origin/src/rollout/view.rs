@@ -15,6 +15,7 @@ use super::settings::{GuardSettings, OnFail};
 use super::state::{Reason, State};
 use crate::store;
 use crate::store::rollouts::items::{self, Count, Item, ItemState};
+use crate::store::rollouts::numbers::{self, Group};
 use crate::store::rollouts::{Rollout, RolloutId, Scope};
 
 /// A rollout and how it stands.
@@ -39,6 +40,8 @@ pub struct RolloutView {
     pub stages: Vec<StageView>,
     /// All agents together.
     pub agents: AgentCounts,
+    /// How the numbers of the agents switched stand at Twilio.
+    pub numbers: Vec<Group>,
     /// How calls are compared.
     pub guard: GuardSettings,
     /// What the guard finds now; `null`: it is off, or no agent is switched.
@@ -177,9 +180,28 @@ impl Add for AgentCounts {
     }
 }
 
-/// How many agents failed, either way.
-pub fn failures(counts: &[Count]) -> u64 {
-    AgentCounts::of(counts.iter()).failures()
+/// How many agents and numbers failed.
+pub async fn failures(conn: &mut PgConnection, id: RolloutId) -> store::Result<u64> {
+    let agents = AgentCounts::of(items::counts(conn, id).await?.iter());
+    let numbers = numbers::groups(conn, id).await?;
+    Ok(agents.failures() + numbers_in(&numbers, &["conflict", "failed"]))
+}
+
+fn numbers_in(groups: &[Group], states: &[&str]) -> u64 {
+    let of = |group: &&Group| states.contains(&group.state.as_str());
+    groups.iter().filter(of).map(|group| group.numbers.unsigned_abs()).sum()
+}
+
+impl RolloutView {
+    /// How many agents and numbers failed.
+    pub fn failures(&self) -> u64 {
+        self.agents.failures() + self.numbers_in(&["conflict", "failed"])
+    }
+
+    /// How many numbers are in one of these states at Twilio.
+    pub fn numbers_in(&self, states: &[&str]) -> u64 {
+        numbers_in(&self.numbers, states)
+    }
 }
 
 /// A rollout and how it stands.
@@ -210,6 +232,7 @@ pub async fn show(conn: &mut PgConnection, rollout: Rollout) -> store::Result<Ro
         stage: rollout.stage,
         stages,
         agents,
+        numbers: numbers::groups(conn, rollout.id).await?,
         guard: rollout.guard,
         verdict,
         created_by: rollout.created_by,

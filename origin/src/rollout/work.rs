@@ -14,8 +14,10 @@ use super::settings::OnFail;
 use super::state::{Input, Reason, State};
 use super::{RolloutError, apply, findings, guard};
 use crate::config::Systems;
+use crate::store::agents;
 use crate::store::events::Actor;
 use crate::store::rollouts::items::{self, Item, ItemState};
+use crate::store::rollouts::numbers;
 use crate::store::rollouts::{self, Rollout, RolloutId};
 use crate::store::{self, StoreError};
 use crate::switching::{self, Image, Missing, SwitchError};
@@ -24,6 +26,9 @@ use crate::{App, jobs};
 /// How long after its last stage a completed rollout's calls are still compared.
 pub const WATCH_DAYS: u32 = 7;
 
+/// How often it is looked how far Twilio has come, in seconds.
+const LOOK_EVERY_S: f64 = 1.0;
+
 /// Asks for the work once the caller's transaction is committed. Call it last: it holds a lock, until the transaction
 /// ends, that every other caller waits for.
 pub async fn enqueue(conn: &mut PgConnection) -> store::Result<()> {
@@ -31,6 +36,19 @@ pub async fn enqueue(conn: &mut PgConnection) -> store::Result<()> {
         "select from graphile_worker.add_job(identifier => $1, payload => '{}', queue_name => $1, job_key => $1)",
     )
     .bind(Rollouts::IDENTIFIER)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Looks again after a while, when Twilio may have come further.
+async fn enqueue_later(conn: &mut PgConnection) -> store::Result<()> {
+    sqlx::query(
+        "select from graphile_worker.add_job(identifier => $1, payload => '{}', queue_name => $1, job_key => $1,
+                                             run_at => now() + make_interval(secs => $2))",
+    )
+    .bind(Rollouts::IDENTIFIER)
+    .bind(LOOK_EVERY_S)
     .execute(conn)
     .await?;
     Ok(())
@@ -45,7 +63,7 @@ impl TaskHandler for Rollouts {
 
     async fn run(self, ctx: WorkerContext) -> impl IntoTaskHandlerResult {
         let Some(app) = ctx.get_ext::<Arc<App>>() else { return Err("the job has no app".to_owned()) };
-        let worker = Worker { db: app.db.clone(), systems: app.config.systems() };
+        let worker = Worker { db: app.db.clone(), systems: app.config.systems(), twilio: app.config.twilio.is_some() };
         jobs::scope(&ctx, Box::pin(worker.run())).await.map_err(|error| error.to_string())
     }
 }
@@ -57,6 +75,19 @@ pub struct Worker {
     pub db: PgPool,
     /// What the origin has access to.
     pub systems: Systems,
+    /// Whether it has access to Twilio. Where it has not, nobody waits for numbers to be pointed elsewhere.
+    pub twilio: bool,
+}
+
+/// What came of looking for something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Something was done, and there may be more.
+    Done,
+    /// All is done but at Twilio.
+    Waits,
+    /// Nothing is left.
+    Over,
 }
 
 /// Why an agent was not switched, or not switched back.
@@ -74,10 +105,21 @@ impl Worker {
         let guarded = rollouts::guarded(&mut *self.acquire().await?, watch_s).await?;
         for id in guarded {
             self.watch(id).await?;
+            numbers::sync(&mut *self.acquire().await?, id).await?;
         }
         let working = rollouts::working(&mut *self.acquire().await?).await?;
+        let mut waits = false;
         for id in working {
-            while self.step(id).await? {}
+            waits |= loop {
+                match self.step(id).await? {
+                    Step::Done => {}
+                    Step::Waits => break true,
+                    Step::Over => break false,
+                }
+            };
+        }
+        if waits {
+            enqueue_later(&mut *self.acquire().await?).await?;
         }
         Ok(())
     }
@@ -109,14 +151,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Does the next thing that a rollout needs; `false`: nothing is left.
-    async fn step(&self, id: RolloutId) -> Result<bool, RolloutError> {
+    /// Does the next thing that a rollout needs.
+    async fn step(&self, id: RolloutId) -> Result<Step, RolloutError> {
         let mut tx = self.db.begin().await.map_err(StoreError::from)?;
-        let Some(rollout) = rollouts::hold(&mut tx, id).await? else { return Ok(false) };
+        let Some(rollout) = rollouts::hold(&mut tx, id).await? else { return Ok(Step::Over) };
         let item = match rollout.state {
             State::Running => items::next_planned(&mut tx, id, rollout.stage).await?,
             State::RollingBack => items::next_switched(&mut tx, id).await?,
-            _ => return Ok(false),
+            _ => return Ok(Step::Over),
         };
         let Some(item) = item else {
             tx.rollback().await.map_err(StoreError::from)?;
@@ -141,32 +183,45 @@ impl Worker {
                 tx.commit().await.map_err(StoreError::from)?;
             }
         }
-        Ok(true)
+        Ok(Step::Done)
     }
 
     async fn switch(&self, conn: &mut PgConnection, rollout: &Rollout, item: &Item) -> store::Result<()> {
-        let actor = Actor::Rollout(rollout.id.0);
-        match switching::switch(conn, self.systems, item.project_id, item.agent_id, rollout.target, &actor).await {
+        let (id, agent, actor) = (rollout.id, item.agent_id, Actor::Rollout(rollout.id.0));
+        agents::lock(conn, item.project_id, agent).await?;
+        numbers::note_before(conn, id, agent).await?;
+        match switching::switch(conn, self.systems, item.project_id, agent, rollout.target, &actor).await {
             Ok(switched) if switched.changed => {
-                items::switched(conn, rollout.id, item.agent_id, &store::encode(&switched.before)?).await
+                items::switched(conn, id, agent, &store::encode(&switched.before)?).await?;
+                numbers::follow(conn, id, agent).await
             }
-            Ok(_) => items::unchanged(conn, rollout.id, item.agent_id).await,
-            Err(error) => fail(conn, rollout, item, &Failure::of(error)?).await,
+            Ok(_) => {
+                items::unchanged(conn, id, agent).await?;
+                numbers::forget(conn, id, agent).await
+            }
+            Err(error) => {
+                fail(conn, rollout, item, &Failure::of(error)?).await?;
+                numbers::forget(conn, id, agent).await
+            }
         }
     }
 
     async fn restore(&self, conn: &mut PgConnection, rollout: &Rollout, item: &Item) -> store::Result<()> {
-        let actor = Actor::Rollout(rollout.id.0);
+        let (id, agent, actor) = (rollout.id, item.agent_id, Actor::Rollout(rollout.id.0));
         let before: Image = item
             .before
             .clone()
             .and_then(|before| serde_json::from_value(before).ok())
             .ok_or(StoreError::Corrupt("before-image"))?;
-        match switching::restore(conn, self.systems, item.project_id, item.agent_id, &before, &actor).await {
-            Ok(restored) if restored.gone.is_empty() => items::restored(conn, rollout.id, item.agent_id).await,
+        let at_twilio = numbers::before(conn, id, agent).await?;
+        match switching::restore(conn, self.systems, item.project_id, agent, &before, &at_twilio, &actor).await {
             Ok(restored) => {
-                let numbers: Vec<&str> = restored.gone.iter().map(shared::E164::as_str).collect();
-                let error = format!("the agent is restored, but no longer answers {}", numbers.join(", "));
+                numbers::follow(conn, id, agent).await?;
+                if restored.gone.is_empty() {
+                    return items::restored(conn, id, agent).await;
+                }
+                let gone: Vec<&str> = restored.gone.iter().map(shared::E164::as_str).collect();
+                let error = format!("the agent is restored, but no longer answers {}", gone.join(", "));
                 fail(conn, rollout, item, &Failure { code: "number_moved", error }).await
             }
             Err(error) => fail(conn, rollout, item, &Failure::of(error)?).await,
@@ -174,20 +229,24 @@ impl Worker {
     }
 
     /// Notes that nothing is left to do, unless somebody has asked for something else meanwhile.
-    async fn finish(&self, id: RolloutId) -> Result<bool, RolloutError> {
+    async fn finish(&self, id: RolloutId) -> Result<Step, RolloutError> {
         let mut tx = self.db.begin().await.map_err(StoreError::from)?;
-        let Some(rollout) = rollouts::lock(&mut tx, None, id).await? else { return Ok(false) };
+        let Some(rollout) = rollouts::lock(&mut tx, None, id).await? else { return Ok(Step::Over) };
         let (left, input) = match rollout.state {
             State::Running => (items::next_planned(&mut tx, id, rollout.stage).await?, Input::StageDone),
             State::RollingBack => (items::next_switched(&mut tx, id).await?, Input::RestoreDone),
-            _ => return Ok(false),
+            _ => return Ok(Step::Over),
         };
         if left.is_some() {
-            return Ok(true);
+            return Ok(Step::Done);
         }
-        apply(&mut tx, &rollout, input, &Actor::Rollout(id.0), &json!({})).await?;
+        let pending = numbers::sync(&mut tx, id).await?;
+        let over = pending == 0 || !self.twilio;
+        if over {
+            apply(&mut tx, &rollout, input, &Actor::Rollout(id.0), &json!({})).await?;
+        }
         tx.commit().await.map_err(StoreError::from)?;
-        Ok(false)
+        Ok(if over { Step::Over } else { Step::Waits })
     }
 }
 

@@ -4,6 +4,7 @@
 //! pause waits for one agent and no further one follows.
 
 pub mod items;
+pub mod numbers;
 pub mod samples;
 
 use std::fmt;

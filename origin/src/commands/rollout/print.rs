@@ -8,6 +8,7 @@ use origin::rollout::settings::OnFail;
 use origin::rollout::state::{Reason, State};
 use origin::rollout::view::{AgentCounts, ItemView, RolloutView, VerdictView};
 use origin::store::rollouts::RolloutId;
+use origin::store::rollouts::numbers::Group;
 use origin::switching::Image;
 use serde::Serialize;
 use serde_json::Value;
@@ -122,7 +123,13 @@ pub(super) fn plan(plan: &Plan, id: Option<RolloutId>) -> String {
 /// One line while the work goes on.
 pub(super) fn progress(view: &RolloutView) -> String {
     let agents = begun(view);
-    match view.state {
+    let done = view.numbers_in(&["settled"]);
+    let all = done + view.numbers_in(&["pending", "conflict", "failed"]);
+    let at_twilio = match (all, view.numbers_in(&["conflict", "failed"])) {
+        (0, _) => String::new(),
+        (_, failed) => format!("; at Twilio {done} of {all} numbers, {failed} failed{}", held_up(view)),
+    };
+    let told = match view.state {
         State::RollingBack => format!(
             "Switching back: {} of {} agents done, {} failed",
             agents.restored,
@@ -138,6 +145,39 @@ pub(super) fn progress(view: &RolloutView) -> String {
             agents.unchanged,
             agents.failed
         ),
+    };
+    told + &at_twilio
+}
+
+/// Why numbers wait, if it is more than their turn.
+fn held_up(view: &RolloutView) -> String {
+    let waiting = view.numbers.iter().filter(|group| group.state == "pending");
+    let codes: Vec<String> =
+        waiting.filter_map(|group| Some(format!("{} wait: {}", group.numbers, group.error_code.as_ref()?))).collect();
+    if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) }
+}
+
+fn write_numbers(text: &mut String, groups: &[Group]) {
+    for Group { state, error_code, error, numbers, examples, next_attempt_seconds } in groups {
+        let many = plural(usize::try_from(*numbers).unwrap_or(usize::MAX), "number");
+        let _ = match state.as_str() {
+            "none" => write!(text, "  {many} need nothing at Twilio"),
+            "settled" => write!(text, "  {many} settled at Twilio"),
+            "pending" => write!(text, "  {many} on the way at Twilio"),
+            "conflict" => write!(text, "  {many} left alone at Twilio"),
+            _ => write!(text, "  {many} failed at Twilio"),
+        };
+        if let (Some(code), Some(error)) = (error_code, error) {
+            let _ = write!(text, ": {code}: {error}");
+        }
+        if let (Some(seconds), Some(_)) = (next_attempt_seconds, error_code) {
+            let _ = write!(text, "; tried again in {seconds} s");
+        }
+        if error_code.is_some() {
+            let more = if examples.len() < usize::try_from(*numbers).unwrap_or(usize::MAX) { ", …" } else { "" };
+            let _ = write!(text, " ({}{more})", examples.join(", "));
+        }
+        text.push('\n');
     }
 }
 
@@ -149,7 +189,7 @@ fn begun(view: &RolloutView) -> AgentCounts {
 /// One line for a list of rollouts.
 pub(super) fn line(view: &RolloutView) -> String {
     let AgentCounts { total, switched, restored, .. } = view.agents;
-    let failures = view.agents.failures();
+    let failures = view.failures();
     format!(
         "{}  {:12} to {}  stage {} of {}  {total} agents, {switched} switched, {restored} restored, {failures} failed",
         view.id,
@@ -190,6 +230,7 @@ pub(super) fn status(view: &RolloutView, agents: &[ItemView], note: Option<&str>
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
         let _ = writeln!(text, ": {}", told.join(", "));
     }
+    write_numbers(&mut text, &view.numbers);
     if let Some(verdict) = &view.verdict {
         write_verdict(&mut text, verdict);
     }
@@ -220,7 +261,7 @@ fn plural_u64(count: u64, word: &str) -> String {
 /// What the one who reads this can do.
 fn next_step(view: &RolloutView) -> String {
     let id = view.id;
-    let failures = view.agents.failures();
+    let failures = view.failures();
     let retry =
         if failures > 0 { format!(" Try what failed again: tandem rollout start {id}.") } else { String::new() };
     match view.state {

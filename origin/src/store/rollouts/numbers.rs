@@ -1,0 +1,177 @@
+//! The numbers of a rollout's agents at Twilio: with which settings they were there before, and what came of theirs.
+//!
+//! Numbers are pointed elsewhere by `pointings`; here is noted what that means for the rollout. Until it has come to an
+//! end there, what stands there counts.
+
+use serde::Serialize;
+use shared::{AgentId, NumberId};
+use sqlx::PgConnection;
+
+use super::super::{Result, StoreError};
+use super::RolloutId;
+use crate::providers::twilio::numbers::VoiceSettings;
+
+/// Notes where an agent's numbers are before it is switched. The agent must be locked.
+pub async fn note_before(conn: &mut PgConnection, rollout: RolloutId, agent: AgentId) -> Result<()> {
+    sqlx::query!(
+        "insert into rollout_numbers (rollout_id, number_id, agent_id, number, place, settings)
+         select $1, n.id, n.agent_id, n.number, p.place, case when p.state = 'settled' then p.found end
+         from phone_numbers n left join pointings p on p.number_id = n.id
+         where n.agent_id = $2
+         on conflict (rollout_id, number_id) do update set
+             agent_id = excluded.agent_id, place = excluded.place, settings = excluded.settings, state = 'none',
+             error_code = null, error = null",
+        rollout.0,
+        agent.0
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets the numbers of an agent that was not switched after all.
+pub async fn forget(conn: &mut PgConnection, rollout: RolloutId, agent: AgentId) -> Result<()> {
+    sqlx::query!("delete from rollout_numbers where rollout_id = $1 and agent_id = $2", rollout.0, agent.0)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Waits anew for the numbers of an agent that was just switched or switched back.
+pub async fn follow(conn: &mut PgConnection, rollout: RolloutId, agent: AgentId) -> Result<()> {
+    sqlx::query!(
+        "update rollout_numbers r set state = p.state, error_code = null, error = null
+         from pointings p
+         where r.rollout_id = $1 and r.agent_id = $2 and p.number_id = r.number_id",
+        rollout.0,
+        agent.0
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Waits anew for these numbers.
+pub async fn wait_for(conn: &mut PgConnection, rollout: RolloutId, number: NumberId) -> Result<()> {
+    sqlx::query!(
+        "update rollout_numbers set state = 'pending', error_code = null, error = null
+         where rollout_id = $1 and number_id = $2",
+        rollout.0,
+        number.0
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes what has come of the numbers. Gives how many are still on their way.
+pub async fn sync(conn: &mut PgConnection, rollout: RolloutId) -> Result<u64> {
+    // Calls that left Vapi: the settings they had are known by now at the latest.
+    sqlx::query!(
+        "update rollout_numbers r set
+             state = p.state, error_code = p.error_code, error = p.error,
+             settings = case when r.place is distinct from 'edge' then coalesce(r.settings, p.remembered) else r.settings end
+         from pointings p
+         where r.rollout_id = $1 and p.number_id = r.number_id and r.state in ('pending', 'conflict', 'failed')
+           and (p.state, p.error_code) is distinct from (r.state, r.error_code)",
+        rollout.0
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "update rollout_numbers r set state = 'failed', error_code = 'number_gone', error = 'the number is not ours any more'
+         where r.rollout_id = $1 and r.state = 'pending'
+           and not exists (select from pointings p where p.number_id = r.number_id)",
+        rollout.0
+    )
+    .execute(&mut *conn)
+    .await?;
+    let pending = sqlx::query_scalar!(
+        r#"select count(*) as "pending!" from rollout_numbers where rollout_id = $1 and state = 'pending'"#,
+        rollout.0
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(pending.unsigned_abs())
+}
+
+/// The settings at Twilio that the numbers of an agent had before, of those that went straight to Vapi.
+pub async fn before(
+    conn: &mut PgConnection,
+    rollout: RolloutId,
+    agent: AgentId,
+) -> Result<Vec<(NumberId, VoiceSettings)>> {
+    let rows = sqlx::query!(
+        r#"select r.number_id, coalesce(r.settings, p.remembered) as "settings!"
+           from rollout_numbers r
+           join phone_numbers n on n.id = r.number_id and n.agent_id = r.agent_id
+           join pointings p on p.number_id = r.number_id
+           where r.rollout_id = $1 and r.agent_id = $2 and r.place is distinct from 'edge'
+             and coalesce(r.settings, p.remembered) is not null
+           order by r.number_id"#,
+        rollout.0,
+        agent.0
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let settings = serde_json::from_value(row.settings).map_err(|_| StoreError::Corrupt("voice settings"))?;
+            Ok((NumberId(row.number_id), settings))
+        })
+        .collect()
+}
+
+/// Numbers that came to a bad end.
+pub async fn failed(conn: &mut PgConnection, rollout: RolloutId) -> Result<Vec<NumberId>> {
+    let ids = sqlx::query_scalar!(
+        "select number_id from rollout_numbers where rollout_id = $1 and state in ('conflict', 'failed') order by number_id",
+        rollout.0
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(ids.into_iter().map(NumberId).collect())
+}
+
+/// Numbers that stand alike.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    /// `none`, `pending`, `settled`, `conflict` or `failed`.
+    pub state: String,
+    /// Why, in one word; of pending ones, why the last attempt failed.
+    pub error_code: Option<String>,
+    /// The same in a sentence; one of them, where they differ.
+    pub error: Option<String>,
+    /// How many.
+    pub numbers: i64,
+    /// Some of them.
+    pub examples: Vec<String>,
+    /// In how many seconds the next attempt is made.
+    pub next_attempt_seconds: Option<i64>,
+}
+
+/// How the numbers of a rollout stand at Twilio now.
+pub async fn groups(conn: &mut PgConnection, rollout: RolloutId) -> Result<Vec<Group>> {
+    let groups = sqlx::query_as!(
+        Group,
+        r#"with now_standing as (
+               select r.number, p.next_at,
+                      case when r.state = 'none' then 'none' when r.state = 'settled' then 'settled'
+                           else coalesce(p.state, r.state) end as state,
+                      case when r.state in ('none', 'settled') then null else coalesce(p.error_code, r.error_code) end as error_code,
+                      case when r.state in ('none', 'settled') then null else coalesce(p.error, r.error) end as error
+               from rollout_numbers r left join pointings p on p.number_id = r.number_id
+               where r.rollout_id = $1
+           )
+           select state as "state!", error_code, max(error) as error, count(*) as "numbers!",
+                  (array_agg(number order by number))[1:5] as "examples!",
+                  case when state = 'pending' then greatest(0, ceil(extract(epoch from min(next_at) - now())))::bigint end
+                      as next_attempt_seconds
+           from now_standing group by state, error_code order by state, error_code nulls first"#,
+        rollout.0
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(groups)
+}
