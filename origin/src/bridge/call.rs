@@ -3,7 +3,7 @@
 //! Here are the inputs, the actions and who handles what. Each idea has a file of its own: `greeting`, `turns` of caller
 //! and agent, `barge_in`, `responding` and `failures` of responses, `tools`, `keypad`, `gaps` in the caller's audio,
 //! `limits` of the call, `leaving` the stream, and `departure` to another process; `loss` of the session and `reopening`, by which a call goes on in the
-//! next one with what is `unanswered` of the caller's sound and with `tool_notes`.
+//! next one with what is `unanswered` of the caller's sound and with `tool_notes`, and `ringing` until then.
 
 mod barge_in;
 mod departure;
@@ -17,6 +17,7 @@ mod limits;
 mod loss;
 mod reopening;
 mod responding;
+mod ringing;
 mod tool_notes;
 mod tools;
 mod turns;
@@ -33,6 +34,7 @@ pub use self::limits::Rules;
 use self::limits::Silence;
 use self::loss::Loss;
 use self::reopening::NextSession;
+use self::ringing::Ringing;
 use self::tool_notes::ToolNotes;
 use self::tools::RunningTools;
 use self::turns::Floor;
@@ -183,6 +185,7 @@ pub struct Call {
     caller_first_ms: Option<Millis>,
     unanswered: Unanswered,
     next_session: NextSession,
+    ringing: Ringing,
     /// Sessions lost or spoiled since one has answered; a spoiled one counts for more.
     losses: u32,
     /// Since when the first session is waited for.
@@ -229,6 +232,7 @@ impl Call {
             caller_first_ms,
             unanswered: Unanswered::default(),
             next_session: NextSession::Asked { by: now },
+            ringing: Ringing::of_new_call(now),
             losses: 0,
             waits_since: Some(now),
             lift: setup.protection.clone(),
@@ -275,7 +279,8 @@ impl Call {
                 ];
                 parts.into_iter().flatten().min()
             }
-            Phase::Opening | Phase::Over => None,
+            Phase::Opening => self.ringing.deadline(),
+            Phase::Over => None,
         }
     }
 
@@ -307,11 +312,13 @@ impl Call {
         if !matches!(self.phase, Phase::Over) {
             self.conclude(now, out);
         }
+        self.ringing_follows(now);
     }
 
     /// Does what is due. Each part looks for itself whether its time has come.
     fn tick(&mut self, now: Millis, out: &mut Vec<Action>) {
         self.limits_due(now, out);
+        self.ringing_due(now, out);
         if matches!(self.phase, Phase::Talking) {
             self.fill_gap(now, out);
             self.greeting_due(now, out);

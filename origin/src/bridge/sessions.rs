@@ -1,14 +1,17 @@
 //! Sessions at OpenAI, from the first attempt to a confirmed one.
 //!
-//! A session is of use once OpenAI has confirmed its settings: before that it would read mu-law as something else. One
-//! attempt is short, because the caller hears nothing meanwhile and a second one often succeeds at once; attempts are
-//! few, because there are others who can take the call. What would fail again is not tried again.
+//! A session is of use once OpenAI has confirmed its settings: before that it would read mu-law as something else. An
+//! attempt that says nothing soon gets company, because the caller hears nothing meanwhile and a second one often
+//! succeeds at once; attempts are few, because there are others who can take the call. What would fail again is not
+//! tried again.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::call::SESSION_EVENT_ID;
@@ -17,12 +20,12 @@ use super::playback::Millis;
 use crate::config::OpenAi;
 use crate::providers::openai::{self, ConnectError, Socket};
 
-/// While the caller waits for the first word.
+/// While the caller waits for the first word. In normal times it is there after half a second.
 const AT_START: Patience =
-    Patience { attempt: Duration::from_millis(1500), pauses_ms: &[0, 200], limit: Duration::from_secs(4) };
+    Patience { alone: Duration::from_millis(700), pauses_ms: &[0, 200], limit: Duration::from_millis(2500) };
 /// In a conversation, which is worth more than another system's fresh start.
 const IN_MID_CALL: Patience = Patience {
-    attempt: Duration::from_millis(2500),
+    alone: Duration::from_secs(1),
     pauses_ms: &[0, 100, 400, 1000, 2000],
     limit: Duration::from_secs(8),
 };
@@ -30,10 +33,12 @@ const IN_MID_CALL: Patience = Patience {
 /// How often and how long a session is tried for.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
-    /// How long one attempt may take: TCP, TLS, handshake, settings. In normal times it is half a second.
-    attempt: Duration,
-    /// The pauses before the attempts, and when the last must be over.
+    /// How long the first attempt (TCP, TLS, handshake, settings) may take until another one is made beside it; each
+    /// later one has twice as long as the one before, so that a service that is slow is not flooded.
+    alone: Duration,
+    /// The pauses before the attempts when nobody else is trying.
     pauses_ms: &'static [u64],
+    /// When all is over.
     limit: Duration,
 }
 
@@ -140,24 +145,10 @@ impl Opener<'_> {
             Occasion::Start => AT_START,
             Occasion::MidCall => IN_MID_CALL,
         };
-        let deadline = since + patience.limit;
-        let mut why = Unavailable::Unreachable;
-        for pause in patience.pauses_ms {
-            sleep(Duration::from_millis(*pause)).await;
-            let attempt = timeout(patience.attempt, self.attempt());
-            why = match timeout_at(deadline, attempt).await {
-                Ok(Ok(Ok(session))) => return Ok(session),
-                Ok(Ok(Err(why))) => why,
-                // OpenAI says nothing; one that has its time gets no more.
-                Ok(Err(_)) => Unavailable::Unreachable,
-                Err(_) => break,
-            };
-            tracing::warn!(reason = why.as_str(), "no session at OpenAI");
-            if !why.may_pass() {
-                break;
-            }
-        }
-        Err(why)
+        timeout_at(since + patience.limit, first_of(patience, || self.attempt())).await.unwrap_or_else(|_| {
+            tracing::warn!(limit_ms = patience.limit.as_millis(), "OpenAI opens no session in time");
+            Err(Unavailable::Unreachable)
+        })
     }
 
     async fn attempt(&self) -> Result<Session, Unavailable> {
@@ -178,6 +169,41 @@ impl Opener<'_> {
             }
         }
         Err(Unavailable::Unreachable)
+    }
+}
+
+/// The first success of attempts that begin one after the other, and run beside each other if they take long.
+async fn first_of<S, A>(patience: Patience, attempt: impl Fn() -> A) -> Result<S, Unavailable>
+where
+    A: Future<Output = Result<S, Unavailable>>,
+{
+    let mut pauses = patience.pauses_ms.iter().map(|ms| Duration::from_millis(*ms));
+    let mut pause = pauses.next();
+    let mut alone = patience.alone;
+    let mut running = FuturesUnordered::new();
+    let mut next = pin!(sleep(pause.unwrap_or_default()));
+    loop {
+        tokio::select! {
+            () = &mut next, if pause.is_some() => {
+                running.push(attempt());
+                pause = pauses.next();
+                next.as_mut().reset(Instant::now() + alone);
+                alone *= 2;
+            }
+            Some(came) = running.next() => match came {
+                Ok(session) => return Ok(session),
+                Err(why) => {
+                    tracing::warn!(reason = why.as_str(), "no session at OpenAI");
+                    if !why.may_pass() {
+                        return Err(why);
+                    }
+                    if running.is_empty() {
+                        let Some(pause) = pause else { return Err(why) };
+                        next.as_mut().reset(Instant::now() + pause);
+                    }
+                }
+            },
+        }
     }
 }
 
@@ -291,5 +317,61 @@ mod tests {
             assert_eq!(refused(status, code), expected);
             assert_eq!(expected.may_pass(), again, "{expected:?}");
         }
+    }
+
+    /// What attempts with these outcomes come to, in order (`None`: silence), and how many are made. Who is silent is
+    /// left alone for `alone_ms`.
+    async fn tried(alone_ms: u64, outcomes: &[Option<Result<u8, Unavailable>>]) -> (Result<u8, Unavailable>, usize) {
+        let made = std::cell::Cell::new(0);
+        let attempt = || {
+            let outcome = outcomes[made.replace(made.get() + 1)];
+            async move {
+                match outcome {
+                    Some(outcome) => outcome,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let patience = Patience { alone: Duration::from_millis(alone_ms), pauses_ms: &[0, 1, 2], ..AT_START };
+        (first_of(patience, attempt).await, made.get())
+    }
+
+    const AN_HOUR: u64 = 3_600_000;
+
+    #[tokio::test]
+    async fn an_attempt_that_takes_long_gets_company() {
+        assert_eq!(tried(AN_HOUR, &[Some(Ok(1))]).await, (Ok(1), 1));
+        assert_eq!(tried(1, &[None, Some(Ok(2))]).await, (Ok(2), 2));
+        assert_eq!(tried(1, &[None, None, Some(Ok(3))]).await, (Ok(3), 3));
+    }
+
+    /// The second attempt begins while the first is under way, which then succeeds.
+    #[tokio::test]
+    async fn an_attempt_that_has_company_may_still_win() {
+        let (made, second) = (std::cell::Cell::new(0), tokio::sync::Notify::new());
+        let attempt = || {
+            let number = made.replace(made.get() + 1);
+            let second = &second;
+            async move {
+                if number > 0 {
+                    second.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                second.notified().await;
+                Ok::<u8, Unavailable>(number)
+            }
+        };
+        let patience = Patience { alone: Duration::from_millis(1), ..AT_START };
+        assert_eq!((first_of(patience, attempt).await, made.get()), (Ok(0), 2));
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_may_pass_is_followed_by_another_attempt() {
+        let (away, spent) = (Err(Unavailable::Unreachable), Err(Unavailable::OutOfQuota));
+        assert_eq!(tried(AN_HOUR, &[Some(away), Some(Ok(2))]).await, (Ok(2), 2));
+        assert_eq!(tried(AN_HOUR, &[Some(away); 3]).await, (away, 3));
+        assert_eq!(tried(1, &[None, Some(away), Some(Ok(3))]).await, (Ok(3), 3), "the first is still trying");
+        assert_eq!(tried(AN_HOUR, &[Some(spent)]).await, (spent, 1));
+        assert_eq!(tried(1, &[None, Some(spent)]).await, (spent, 2));
     }
 }

@@ -48,6 +48,11 @@ pub(crate) fn is_sound(recording: &[u8]) -> bool {
     recording.iter().any(|byte| !matches!(byte, 0xff | 0x7f))
 }
 
+/// How long our side's soft tone is heard, in milliseconds: nobody's voice is as soft. It crosses zero now and then.
+pub(crate) fn soft_ms(recording: &[u8]) -> usize {
+    recording.iter().filter(|byte| matches!((!**byte >> 4) & 7, 1 | 2)).count() / 8
+}
+
 /// The same as words of the agent.
 pub(crate) fn clip(of: u8, ms: usize, text: &str) -> Clip {
     Clip { name: format!("voice {of}"), text: text.to_owned(), mulaw: voice(of, ms) }

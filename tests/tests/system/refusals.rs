@@ -83,9 +83,11 @@ async fn a_call_that_is_refused_here_goes_to_whoever_else_there_is() {
 }
 
 async fn refused(world: &World, agent: &Agent, other: Other, reason: &str) {
-    let call = world.call(agent, Caller::new().wait_until_agent_quiet().hang_up());
+    let call = world.call(agent, Caller::new());
     match other {
         Other::Vapi => {
+            heard(&call, AGENT_NEXT, 600).await;
+            call.hang_up();
             at_vapi(world, &call, reason, 600).await;
             let events = world.events(agent).await;
             let moved: Vec<_> = events.iter().filter(|event| event["type"] == "call.moved").collect();
@@ -102,6 +104,9 @@ async fn refused(world: &World, agent: &Agent, other: Other, reason: &str) {
             assert!(call.said().last().is_some_and(|said| said.starts_with(APOLOGY)), "{}", call.trace_text());
         }
     }
+    // Only one who waits for something hears it.
+    let rings_ms = audio::soft_ms(&call.recording().agent);
+    assert_eq!(rings_ms > 500, reason == "openai_unreachable", "{rings_ms} ms of ringing\n{}", call.trace_text());
     let dead_air = call.dead_air_ms();
     println!("PAUSE {reason} at the start, {other:?}: {dead_air} ms of dead air at most");
 }

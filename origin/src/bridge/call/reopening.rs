@@ -132,6 +132,7 @@ impl Call {
         if let Some(since) = self.waits_since.take() {
             out.push(Action::SetUp(now.saturating_sub(since)));
         }
+        self.stop_ringing(now, out);
         self.phase = Phase::Talking;
         self.next_session = NextSession::after(now, ends);
         self.turns = turns;

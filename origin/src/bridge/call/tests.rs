@@ -4,6 +4,7 @@ mod departure;
 mod leaving;
 mod properties;
 mod reopening;
+mod ringing;
 mod turns;
 
 use base64::Engine;
