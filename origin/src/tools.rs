@@ -9,6 +9,7 @@ mod address;
 mod arguments;
 mod builtin;
 mod envelope;
+pub mod fields;
 mod http;
 pub mod in_call;
 pub mod once;

@@ -12,6 +12,7 @@ pub mod faults;
 pub mod hosts;
 pub mod latency;
 pub mod openai;
+pub mod python;
 pub mod record;
 pub mod shapes;
 pub mod speech;

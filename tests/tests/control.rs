@@ -7,6 +7,8 @@ mod agents_api;
 mod audit;
 #[path = "control/calls.rs"]
 mod calls;
+#[path = "control/contract.rs"]
+mod contract;
 #[path = "control/frame.rs"]
 mod frame;
 #[path = "control/fleet.rs"]
@@ -33,3 +35,5 @@ mod rollout_numbers;
 mod rollouts;
 #[path = "control/system_type_api.rs"]
 mod system_type_api;
+#[path = "control/tools_api.rs"]
+mod tools_api;

@@ -30,7 +30,9 @@ pub mod numbers;
 pub mod once;
 pub mod openapi;
 pub mod page;
+pub mod projects;
 pub mod routes;
+pub mod tools;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -45,6 +47,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
 
 use crate::App;
 use crate::http::problem::{Code, Problem};
@@ -73,6 +76,17 @@ pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .layer(from_fn(limit_time))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .merge(public)
+        .merge(docs())
+}
+
+/// `/docs`: the description, readable. All that it is made of is in the binary; it asks nobody else.
+fn docs() -> Router<Arc<App>> {
+    let config = utoipa_swagger_ui::Config::from("/api/openapi.json")
+        .validator_url("none")
+        .doc_expansion("none")
+        .display_request_duration(true)
+        .persist_authorization(false);
+    Router::from(SwaggerUi::new("/docs").config(config))
 }
 
 /// The handlers, and the description made out of them.
@@ -82,8 +96,10 @@ pub fn described() -> (Router<Arc<App>>, serde_json::Value) {
         .merge(calls::router())
         .merge(events::router())
         .merge(keys::router())
-        .route("/numbers", get(numbers::list))
-        .route("/routes/explain", get(routes::explain));
+        .merge(projects::router())
+        .merge(routes::router())
+        .merge(tools::router())
+        .route("/numbers", get(numbers::list));
     let (router, described) = OpenApiRouter::with_openapi(openapi::base()).nest("/api", resources).split_for_parts();
     (router, openapi::complete(&described))
 }

@@ -1,14 +1,17 @@
 //! Tools: functions that agents may call, the same ones on both systems.
 
+pub mod records;
 pub mod settings;
 
 use std::fmt;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::{AgentId, ProjectId, ToolId};
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use self::settings::ToolSettings;
@@ -48,7 +51,8 @@ pub enum ToolTarget {
 }
 
 /// Tools of our own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Builtin {
     /// Ends the call.
     EndCall,
@@ -66,6 +70,13 @@ impl Builtin {
             Self::TransferCall => "transfer_call",
             Self::SendDtmf => "send_dtmf",
         }
+    }
+}
+
+impl Builtin {
+    /// The one that is spelled so.
+    pub fn named(word: &str) -> Option<Self> {
+        [Self::EndCall, Self::TransferCall, Self::SendDtmf].into_iter().find(|builtin| builtin.as_str() == word)
     }
 }
 
@@ -89,9 +100,9 @@ pub async fn of_agent(conn: &mut PgConnection, agent: AgentId) -> Result<Vec<Too
     rows.into_iter()
         .map(|row| {
             let target = match (row.builtin.as_deref(), row.target_url, row.secret) {
-                (Some("end_call"), None, _) => ToolTarget::Builtin(Builtin::EndCall),
-                (Some("transfer_call"), None, _) => ToolTarget::Builtin(Builtin::TransferCall),
-                (Some("send_dtmf"), None, _) => ToolTarget::Builtin(Builtin::SendDtmf),
+                (Some(word), None, _) => {
+                    ToolTarget::Builtin(Builtin::named(word).ok_or(StoreError::Corrupt("built-in tool"))?)
+                }
                 (None, Some(url), Some(secret)) => ToolTarget::Http { url, secret: secret.into() },
                 _ => return Err(StoreError::Corrupt("tool target")),
             };

@@ -58,6 +58,11 @@ impl Client {
         Ok(Self { http: builder.build()?, allow_private })
     }
 
+    /// Whether this may be a tool's target, as far as can be told without resolving its name.
+    pub fn permits(&self, url: &Url) -> bool {
+        matches!(url.scheme(), "http" | "https") && (self.allow_private || !is_private_literal(url))
+    }
+
     pub(super) async fn call(&self, request: &Request<'_>) -> Result<String, ToolError> {
         let limited = tokio::time::timeout(request.limit, self.call_unlimited(request)).await;
         limited.unwrap_or(Err(ToolError::Failed(None)))
@@ -89,7 +94,7 @@ impl Client {
     }
 
     async fn send(&self, url: &Url, request: &Request<'_>) -> Result<Response, ToolError> {
-        if !matches!(url.scheme(), "http" | "https") || (!self.allow_private && is_private_literal(url)) {
+        if !self.permits(url) {
             return Err(ToolError::ForbiddenTarget);
         }
         let path_and_query =

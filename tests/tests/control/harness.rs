@@ -213,6 +213,11 @@ impl Origin {
         id.to_string()
     }
 
+    /// The origin's own address of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
     /// A request to build on, without a key.
     pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         self.client.request(method, format!("{}{path}", self.base))

@@ -47,11 +47,14 @@ pub fn base() -> OpenApi {
         .components(Some(ComponentsBuilder::new().security_scheme("apiKey", SecurityScheme::Http(key)).build()))
         .security(Some([SecurityRequirement::new("apiKey", [""; 0])]))
         .tags(Some([
+            tag("projects", "Tenants: everything else belongs to one."),
             tag("agents", "Voice assistants, and which system runs their calls."),
+            tag("tools", "Functions that agents may call."),
             tag("numbers", "Phone numbers, and who answers them."),
             tag("calls", "What happened on the phone."),
             tag("events", "The audit log."),
             tag("keys", "API keys of the project."),
+            tag("routes", "Why a call goes where it goes."),
         ]))
         .build()
 }

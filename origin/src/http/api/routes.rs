@@ -6,6 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 use shared::E164;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::App;
 use crate::explain::{self, Explanation};
@@ -13,15 +16,33 @@ use crate::http::auth::Reader;
 use crate::http::extract::Params;
 use crate::http::problem::Problem;
 
-/// The query.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The path.
+pub fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(explain))
+}
+
+/// A call.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Call {
+    /// The number that is called.
+    #[param(value_type = E164)]
     to: String,
+    /// Who calls.
+    #[param(value_type = Option<E164>)]
     from: Option<String>,
 }
 
-/// `GET /api/routes/explain`.
+/// Explain where a call goes.
+///
+/// Which row of the decision table decides, on which data, and what the edge has of it.
+#[utoipa::path(
+    get, path = "/routes/explain", operation_id = "explainRoute", tag = "routes", params(Call),
+    responses(
+        (status = 200, description = "The decision and what it is made on.", body = Object),
+        (status = 404, description = ""),
+    )
+)]
 pub async fn explain(
     State(app): State<Arc<App>>,
     reader: Reader,

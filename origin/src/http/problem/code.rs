@@ -59,6 +59,8 @@ codes! {
         "The change would take away what the agent's present system needs; `missing` says what. Switch it first."
     RequestInProgress "request_in_progress" CONFLICT
         "A request with this `Idempotency-Key` is being worked on; try again."
+    ToolInUse "tool_in_use" CONFLICT
+        "Agents have the tool, so it cannot be deleted. `agentIds` tells which."
     VapiAssistantTaken "vapi_assistant_taken" CONFLICT
         "Another agent has this assistant at Vapi."
     PreconditionFailed "precondition_failed" PRECONDITION_FAILED

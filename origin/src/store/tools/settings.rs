@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::E164;
+use utoipa::ToSchema;
 
 /// A tool's settings. Every one is optional.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ToolSettings {
     /// Arguments that the model neither sees nor chooses. They go over the model's own: they may say who is calling.
@@ -31,7 +32,7 @@ pub struct ToolSettings {
 }
 
 /// Something said for a tool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolMessage {
     /// At which moment.
@@ -50,7 +51,7 @@ pub struct ToolMessage {
 }
 
 /// A moment of a tool's run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolMoment {
     /// It begins.
@@ -64,7 +65,7 @@ pub enum ToolMoment {
 }
 
 /// Where a call can be handed to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
 pub enum Destination {
     /// A telephone number.
