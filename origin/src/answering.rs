@@ -28,8 +28,8 @@ use crate::store::events::{Actor, NewEvent};
 use crate::store::numbers::PhoneNumber;
 use crate::store::{self, StoreError};
 
-/// How often a call that lost its stream is taken up again; a stream that fails so often will fail once more.
-const MAX_RESUMES: i32 = 5;
+/// How often in a row a call that lost its stream at once is taken up again; what fails so often will fail once more.
+const MAX_FAILURES: i32 = 5;
 
 /// How long a call that goes on is kept so that the next session can be told all that was said: what this process has
 /// not written yet is not. The edge waits for an answer for little longer than the first; Twilio then asks again.
@@ -136,20 +136,23 @@ async fn take_up(app: &App, incoming: &Incoming<'_>, call: &Call) -> Result<Stri
     if before.is_none() && call.ended_at.is_some() {
         return given_up(&mut conn, call).await;
     }
-    if before.is_none() && (1..MAX_RESUMES).contains(&call.resumes) && incoming.attempt == 1 {
+    if before.is_none()
+        && incoming.attempt == 1
+        && (1..MAX_FAILURES).contains(&store::calls::failures(&mut conn, call.id).await?)
+    {
         return Ok(answer::hold_after_failure(incoming.base, incoming.attempt));
     }
     let resumption = match before {
         Some(before) => before,
         None => store::calls::resumed(&mut conn, call.id, incoming.delivery).await?,
     };
-    let Resumption { count: resumes, at } = resumption;
+    let Resumption { count: resumes, failures, at } = resumption;
     let call_sid = &incoming.webhook.call_sid;
-    if resumes <= MAX_RESUMES {
+    if failures <= MAX_FAILURES {
         tracing::warn!(%call_sid, resumes, "call lost its stream and is taken up again");
         return Ok(bridge(app, incoming.base, call_sid.clone(), call.agent_id, at, resumes));
     }
-    tracing::error!(%call_sid, resumes, reason = EndReason::StreamFailed.as_str(), "call given up");
+    tracing::error!(%call_sid, failures, reason = EndReason::StreamFailed.as_str(), "call given up");
     store::calls::end(&mut conn, call.id, OffsetDateTime::now_utc(), &EndReason::StreamFailed.into()).await?;
     given_up(&mut conn, call).await
 }

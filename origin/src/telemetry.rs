@@ -253,13 +253,13 @@ impl Metrics {
             Unit::Seconds,
             metrics.turn_heard.clone(),
         );
-        registry.register("interruptions", "Times that callers cut the agent off", metrics.interruptions.clone());
-        metrics.register_changes(&mut registry);
+        metrics.register_counts(&mut registry);
         Self { registry, ..metrics }
     }
 
-    /// What is not about the course of a call.
-    fn register_changes(&self, registry: &mut Registry) {
+    /// What is only counted.
+    fn register_counts(&self, registry: &mut Registry) {
+        registry.register("interruptions", "Times that callers cut the agent off", self.interruptions.clone());
         registry.register("recordings", "Sound recordings, by outcome", self.recordings.clone());
         registry.register("system_switches", "Agents switched to a system", self.switches.clone());
         registry.register("pointings", "Attempts to point a number at Twilio", self.pointings.clone());

@@ -9,10 +9,10 @@ mod audit;
 mod calls;
 #[path = "control/contract.rs"]
 mod contract;
-#[path = "control/frame.rs"]
-mod frame;
 #[path = "control/fleet.rs"]
 mod fleet;
+#[path = "control/frame.rs"]
+mod frame;
 #[path = "control/guard.rs"]
 mod guard;
 #[path = "control/harness.rs"]

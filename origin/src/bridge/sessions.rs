@@ -24,11 +24,8 @@ use crate::providers::openai::{self, ConnectError, Socket};
 const AT_START: Patience =
     Patience { alone: Duration::from_millis(700), pauses_ms: &[0, 200], limit: Duration::from_millis(2500) };
 /// In a conversation, which is worth more than another system's fresh start.
-const IN_MID_CALL: Patience = Patience {
-    alone: Duration::from_secs(1),
-    pauses_ms: &[0, 100, 400, 1000, 2000],
-    limit: Duration::from_secs(8),
-};
+const IN_MID_CALL: Patience =
+    Patience { alone: Duration::from_secs(1), pauses_ms: &[0, 100, 400, 1000, 2000], limit: Duration::from_secs(8) };
 
 /// How often and how long a session is tried for.
 #[derive(Clone, Copy, Debug)]

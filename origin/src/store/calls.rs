@@ -424,9 +424,14 @@ pub async fn enter_stream(conn: &mut PgConnection, id: CallId) -> Result<Stream>
 pub struct Resumption {
     /// Which time it was, counted from 1.
     pub count: i32,
+    /// How many in a row followed soon upon the one before, this one included.
+    pub failures: i32,
     /// When.
     pub at: OffsetDateTime,
 }
+
+/// A stream that lasted so long, in seconds, had not failed to begin with.
+const LASTING_S: f64 = 60.0;
 
 /// Counts that the call lost its stream and is taken up again. The same `delivery` as the last time counts once.
 pub async fn resumed(conn: &mut PgConnection, id: CallId, delivery: Option<&str>) -> Result<Resumption> {
@@ -434,22 +439,39 @@ pub async fn resumed(conn: &mut PgConnection, id: CallId, delivery: Option<&str>
         Resumption,
         r#"update calls set
                resumes = case when resume_delivery = $2 then resumes else resumes + 1 end,
+               failures = case when resume_delivery = $2 then failures
+                               when resumed_at > clock_timestamp() - make_interval(secs => $3) then failures + 1
+                               else 1 end,
                resumed_at = case when resume_delivery = $2 then resumed_at else clock_timestamp() end,
                resume_delivery = $2
-           where id = $1 returning resumes as count, resumed_at as "at!""#,
+           where id = $1 returning resumes as count, failures, resumed_at as "at!""#,
         id.0,
-        delivery
+        delivery,
+        LASTING_S
     )
     .fetch_one(conn)
     .await?;
     Ok(row)
 }
 
+/// How many streams in a row have failed by now.
+pub async fn failures(conn: &mut PgConnection, id: CallId) -> Result<i32> {
+    let failures = sqlx::query_scalar!(
+        r#"select case when resumed_at > clock_timestamp() - make_interval(secs => $2) then failures else 0 end as "count!"
+           from calls where id = $1"#,
+        id.0,
+        LASTING_S
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(failures)
+}
+
 /// The time that the call was last taken up again, if it was for this `delivery`.
 pub async fn resumed_for(conn: &mut PgConnection, id: CallId, delivery: &str) -> Result<Option<Resumption>> {
     let row = sqlx::query_as!(
         Resumption,
-        r#"select resumes as count, resumed_at as "at!" from calls where id = $1 and resume_delivery = $2"#,
+        r#"select resumes as count, failures, resumed_at as "at!" from calls where id = $1 and resume_delivery = $2"#,
         id.0,
         delivery
     )

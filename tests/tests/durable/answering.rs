@@ -190,7 +190,13 @@ async fn a_resume_that_is_repeated_counts_once() {
     ask(&world, "/twilio/resume?attempt=2", None).await;
     assert_eq!(resumes().await, 4);
 
-    world.execute("update calls set resumes = 5").await;
+    // What failed long ago has not kept failing, however often that was.
+    world.execute("update calls set failures = 5, resumed_at = resumed_at - interval '1 hour'").await;
+    let stream = ask(&world, "/twilio/resume", Some("twilio:later")).await;
+    assert!(stream.contains("<Stream url="), "{stream}");
+    assert_eq!((resumes().await, world.count("select failures::bigint from calls").await), (5, 1));
+
+    world.execute("update calls set failures = 5").await;
     let sorry = ask(&world, "/twilio/resume?attempt=2", Some("twilio:last")).await;
     assert!(sorry.contains("<Say>We are sorry"), "{sorry}");
     assert_eq!(ask(&world, "/twilio/resume?attempt=2", Some("twilio:last")).await, sorry);
