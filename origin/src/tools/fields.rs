@@ -3,7 +3,7 @@
 //! A target's query, which may hold a key, and the secret are shown masked. What is masked and sent back means: as it is.
 
 use reqwest::Url;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::{AgentId, ProjectId, ToolId};
@@ -268,7 +268,7 @@ fn kept(tool: ToolRecord, fields: &ToolFields, new_secret: SecretString) -> Kept
 }
 
 fn exposed(tool: &ToolRecord) -> Option<&str> {
-    tool.secret.as_ref().map(|secret| secret.expose_secret())
+    tool.secret.as_ref().map(ExposeSecret::expose_secret)
 }
 
 async fn log(
