@@ -23,6 +23,8 @@ mod kv;
 mod migrations;
 #[path = "control/numbers.rs"]
 mod numbers;
+#[path = "control/numbers_api.rs"]
+mod numbers_api;
 #[path = "control/pointing.rs"]
 mod pointing;
 #[path = "control/records_api.rs"]

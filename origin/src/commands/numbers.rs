@@ -165,7 +165,10 @@ pub(crate) async fn run(command: NumbersCommand) -> anyhow::Result<ExitCode> {
         }
         NumbersCommand::Adopt(Target { which, agent }) => {
             let project = project(&app, &which.place).await?;
-            let id = holding::adopt(&app, project, agent, &which.number, &ACTOR).await?;
+            let known = holding::look(&app, &which.number).await?;
+            let mut tx = app.db.begin().await?;
+            let id = holding::adopt(&mut tx, &app.config, project, agent, &known, &ACTOR).await?;
+            tx.commit().await?;
             tell(&which.place, &json!({ "numberId": id, "number": which.number }), "Adopted.")
         }
         NumbersCommand::Assign { which, agent } => {
@@ -239,7 +242,7 @@ fn show(purchases: &[Purchase], json: bool) -> anyhow::Result<()> {
 async fn list(app: &App, place: &Where) -> anyhow::Result<ExitCode> {
     let project = project(app, place).await?;
     let mut conn = app.db.acquire().await?;
-    let all = numbers::list(&mut conn, project, LISTED).await?;
+    let all = numbers::list(&mut conn, project, &numbers::Filter::default(), LISTED).await?;
     let ids: Vec<_> = all.iter().map(|number| number.id).collect();
     let states = pointing::state_of(&mut conn, &ids).await?;
     let state = |number: &PhoneNumber| states.iter().find(|state| state.number_id == number.id);

@@ -45,7 +45,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -55,11 +54,8 @@ use crate::http::{auth, nothing_here, other_method};
 
 /// Instructions of an agent are the longest thing that anybody sends.
 const BODY_LIMIT: usize = 256 * 1024;
-/// No request of this API takes a second.
+/// Those that ask Twilio or Vapi take seconds, all others less than one.
 const TIMEOUT: Duration = Duration::from_secs(15);
-
-const DEFAULT_LIMIT: i64 = 50;
-const MAX_LIMIT: i64 = 200;
 
 /// Everything below `/api` but the webhook.
 pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
@@ -96,10 +92,10 @@ pub fn described() -> (Router<Arc<App>>, serde_json::Value) {
         .merge(calls::router())
         .merge(events::router())
         .merge(keys::router())
+        .merge(numbers::router())
         .merge(projects::router())
         .merge(routes::router())
-        .merge(tools::router())
-        .route("/numbers", get(numbers::list));
+        .merge(tools::router());
     let (router, described) = OpenApiRouter::with_openapi(openapi::base()).nest("/api", resources).split_for_parts();
     (router, openapi::complete(&described))
 }
@@ -148,36 +144,4 @@ async fn refuse_unknown_parameters(
         }
     }
     next.run(request).await
-}
-
-/// A list: `{"items": […]}`.
-#[derive(Debug, Serialize)]
-pub struct List<T> {
-    items: Vec<T>,
-}
-
-impl<T> FromIterator<T> for List<T> {
-    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
-        Self { items: items.into_iter().collect() }
-    }
-}
-
-/// The query of a list.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limit {
-    limit: Option<i64>,
-}
-
-impl Limit {
-    fn get(self) -> Result<i64, Problem> {
-        limit(self.limit)
-    }
-}
-
-fn limit(given: Option<i64>) -> Result<i64, Problem> {
-    match given.unwrap_or(DEFAULT_LIMIT) {
-        limit @ 1..=MAX_LIMIT => Ok(limit),
-        _ => Err(Problem::invalid(format!("limit must be between 1 and {MAX_LIMIT}."))),
-    }
 }

@@ -6,8 +6,9 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::{NumberError, place_for, pointing};
 use crate::App;
+use crate::config::Config;
 use crate::providers::twilio::numbers::{AvailableNumber, Numbers, OwnedNumber, Search, VoiceSettings};
-use crate::providers::vapi::phone_numbers::PhoneNumbers;
+use crate::providers::vapi::phone_numbers::{PhoneNumbers, VapiNumber};
 use crate::replication;
 use crate::store;
 use crate::store::events::{self, Actor, NewEvent};
@@ -27,15 +28,18 @@ pub async fn search(app: &App, search: &Search) -> Result<Vec<AvailableNumber>, 
     Ok(Numbers { http: &app.http, config, account: &config.account_sid }.search(search).await?)
 }
 
-/// Takes over a number that one of the Twilio accounts has, whether or not Vapi knows it. It gets the agent's system and
-/// is pointed where that wants it; what Twilio says now is kept in the log, and for the way back if it leads to Vapi.
-pub async fn adopt(
-    app: &App,
-    project: ProjectId,
-    agent: AgentId,
-    number: &E164,
-    actor: &Actor,
-) -> Result<NumberId, NumberError> {
+/// A number that can be taken over.
+#[derive(Clone, Debug)]
+pub struct Adoptable {
+    owned: OwnedNumber,
+    at_vapi: Option<VapiNumber>,
+}
+
+/// Looks at Twilio and Vapi for a number to take over.
+pub async fn look(app: &App, number: &E164) -> Result<Adoptable, NumberError> {
+    if app.config.twilio.is_none() {
+        return Err(NumberError::NotConfigured("Twilio"));
+    }
     let at_vapi = match &app.config.vapi {
         Some(config) => PhoneNumbers { http: &app.http, config }.find(number).await?,
         None => None,
@@ -44,14 +48,27 @@ pub async fn adopt(
         return Err(NumberError::NotTwilios);
     }
     let owned = find_owned(app, number).await?.ok_or(NumberError::NotOwned)?;
+    Ok(Adoptable { owned, at_vapi })
+}
 
-    let mut tx = app.db.begin().await?;
-    let agent = store::agents::lock(&mut tx, project, agent).await?.ok_or(NumberError::NoAgent)?;
+/// Takes over a number that one of the Twilio accounts has, whether or not Vapi knows it. It gets the agent's system and
+/// is pointed where that wants it; what Twilio says now is kept in the log, and for the way back if it leads to Vapi.
+/// Within the caller's transaction, which must end soon after.
+pub async fn adopt(
+    conn: &mut PgConnection,
+    config: &Config,
+    project: ProjectId,
+    agent: AgentId,
+    number: &Adoptable,
+    actor: &Actor,
+) -> Result<NumberId, NumberError> {
+    let Adoptable { owned, at_vapi } = number;
+    let agent = store::agents::lock(conn, project, agent).await?.ok_or(NumberError::NoAgent)?;
     let place = place_for(&agent)?;
     let vapi_id = at_vapi.as_ref().map(|known| known.id.as_str());
-    let inserted = numbers::insert(&mut tx, project, agent.id, number, vapi_id).await?;
+    let inserted = numbers::insert(conn, project, agent.id, &owned.number, vapi_id).await?;
     let number_id = inserted.ok_or(NumberError::Known)?;
-    let edge = VoiceSettings::to_edge(&app.config.edge_base(), &app.config.origin_base());
+    let edge = VoiceSettings::to_edge(&config.edge_base(), &config.origin_base());
     let pointing = NewPointing {
         number_id,
         account: &owned.account,
@@ -61,18 +78,17 @@ pub async fn adopt(
         remembered: at_vapi.as_ref().and(Some(&owned.settings)).filter(|settings| **settings != edge),
         assistant: at_vapi.as_ref().and_then(|known| known.assistant_id.as_deref()),
     };
-    pointings::begin(&mut tx, &pointing).await?;
+    pointings::begin(conn, &pointing).await?;
     let event = NewEvent {
         agent_id: Some(agent.id),
         number_id: Some(number_id),
         before: Some(json!({ "twilioSid": owned.sid, "settings": owned.settings, "vapiPhoneNumberId": vapi_id })),
-        after: Some(json!({ "number": number, "systemType": agent.system_type })),
+        after: Some(json!({ "number": owned.number, "systemType": agent.system_type })),
         ..NewEvent::new(project, ADOPTED, actor)
     };
-    events::append(&mut tx, &event).await?;
-    pointing::job::enqueue(&mut tx).await?;
-    replication::enqueue(&mut tx).await?;
-    tx.commit().await?;
+    events::append(conn, &event).await?;
+    pointing::job::enqueue(conn).await?;
+    replication::enqueue(conn).await?;
     Ok(number_id)
 }
 

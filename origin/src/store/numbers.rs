@@ -104,14 +104,36 @@ pub async fn of_agents(conn: &mut PgConnection, agents: &[AgentId]) -> Result<Ve
     .collect()
 }
 
+/// Which numbers to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter {
+    /// Answered by this agent.
+    pub agent_id: Option<AgentId>,
+    /// On this system.
+    pub system_type: Option<SystemType>,
+    /// Older than this one.
+    pub before: Option<NumberId>,
+}
+
 /// The project's newest numbers.
-pub async fn list(conn: &mut PgConnection, project: ProjectId, limit: i64) -> Result<Vec<PhoneNumber>> {
+pub async fn list(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    filter: &Filter,
+    limit: i64,
+) -> Result<Vec<PhoneNumber>> {
     sqlx::query_as!(
         Row,
         "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id
-         from phone_numbers where project_id = $1 order by id desc limit $2",
+         from phone_numbers
+         where project_id = $1 and ($3::uuid is null or agent_id = $3) and ($4::text is null or system_type = $4)
+           and ($5::uuid is null or id < $5)
+         order by id desc limit $2",
         project.0,
-        limit
+        limit,
+        filter.agent_id.map(|agent| agent.0),
+        filter.system_type.map(SystemType::as_str),
+        filter.before.map(|before| before.0)
     )
     .fetch_all(conn)
     .await?

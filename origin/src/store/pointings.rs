@@ -1,6 +1,7 @@
 //! Where Twilio sends a number's calls, and what it was last found to say. One row for each number that it is told about.
 
 use std::str::FromStr;
+use utoipa::ToSchema;
 
 use serde::Serialize;
 use shared::{AccountSid, AgentId, AssistantId, E164, NumberId, ProjectId};
@@ -12,7 +13,7 @@ use super::{Result, StoreError, optional_text, text};
 use crate::providers::twilio::numbers::VoiceSettings;
 
 /// Where a number's calls are to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     /// To us.
@@ -44,7 +45,7 @@ impl FromStr for Place {
 }
 
 /// How far it has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PointingState {
     /// To be done, or tried again.

@@ -4,12 +4,13 @@ use serde::Serialize;
 use shared::{AgentId, E164, NumberId, ProjectId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Result, StoreError, text};
 
 /// A purchase's id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(transparent)]
 pub struct PurchaseId(pub Uuid);
 
@@ -20,7 +21,7 @@ impl std::fmt::Display for PurchaseId {
 }
 
 /// How far a purchase has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PurchaseState {
     /// Twilio is still to be asked, or its answer never came.
@@ -32,7 +33,7 @@ pub enum PurchaseState {
 }
 
 /// A purchase.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Purchase {
     /// Its id.
@@ -47,14 +48,18 @@ pub struct Purchase {
     pub state: PurchaseState,
     /// Just before Twilio was first asked.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
     pub asked_at: Option<OffsetDateTime>,
     /// The number's record, once it is ours.
+    #[schema(required)]
     pub number_id: Option<NumberId>,
     /// Failed attempts.
     pub attempts: i32,
     /// Why the last one failed: a stable word.
+    #[schema(required)]
     pub error_code: Option<String>,
     /// The same in a sentence.
+    #[schema(required)]
     pub error: Option<String>,
     /// When it was asked for.
     #[serde(with = "time::serde::rfc3339")]

@@ -187,10 +187,13 @@ async fn a_number_is_adopted_assigned_and_released() {
     let world = World::start().await;
     let jobs = world.origin.run_jobs();
     let (app, project) = (&world.origin.app, world.origin.project);
-    let missing = holding::adopt(app, project, world.origin.night_line, &free(), &ACTOR).await;
-    assert!(matches!(missing, Err(NumberError::NotOwned)));
+    assert!(matches!(holding::look(app, &free()).await, Err(NumberError::NotOwned)));
     world.twilio.set_number(Number::new(FREE).voice_url("https://own.test/voice"));
-    let id = holding::adopt(app, project, world.origin.night_line, &free(), &ACTOR).await.expect("it is ours");
+    let known = holding::look(app, &free()).await.expect("it is ours");
+    let mut tx = app.db.begin().await.expect("a transaction");
+    let adopted = holding::adopt(&mut tx, &app.config, project, world.origin.night_line, &known, &ACTOR).await;
+    let id = adopted.expect("it can be adopted");
+    tx.commit().await.expect("a commit");
     settles(&world).await;
     let voice = || world.twilio.number(FREE).and_then(|number| number.setting("VoiceUrl").map(str::to_owned));
     assert_eq!(voice().as_deref(), Some("https://edge.tandem.test/twilio/voice"));

@@ -164,6 +164,11 @@ impl Answer {
         Ok(Self { location: Some(location), ..Self::new(StatusCode::CREATED, body)? })
     }
 
+    /// 202: it goes on, and is shown at this path.
+    pub fn accepted(location: String, body: &impl Serialize) -> Result<Self, Problem> {
+        Ok(Self { location: Some(location), ..Self::new(StatusCode::ACCEPTED, body)? })
+    }
+
     /// With the tag of a revision.
     #[must_use]
     pub fn tagged(self, revision: i64) -> Self {

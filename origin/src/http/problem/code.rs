@@ -63,6 +63,8 @@ codes! {
         "Agents have the tool, so it cannot be deleted. `agentIds` tells which."
     VapiAssistantTaken "vapi_assistant_taken" CONFLICT
         "Another agent has this assistant at Vapi."
+    NumberConflict "number_conflict" CONFLICT
+        "The number is not in a state for that; `reason` says why, such as `number_known`, `number_assigned` or `calls_in_flight`."
     PreconditionFailed "precondition_failed" PRECONDITION_FAILED
         "It is no longer what `If-Match` names: read it again."
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE
@@ -73,12 +75,16 @@ codes! {
         "The `Idempotency-Key` came before with another body."
     InvalidValue "invalid_value" UNPROCESSABLE_ENTITY
         "The form is right, but the values cannot be used; `faults` lists what is wrong with them."
+    ProviderRefused "provider_refused" UNPROCESSABLE_ENTITY
+        "Twilio or Vapi refused for good; `detail` has their words, `twilioCode` Twilio's code."
     RateLimited "rate_limited" TOO_MANY_REQUESTS
         "The API key has used up its requests; `Retry-After` says when there are more."
     Internal "internal" INTERNAL_SERVER_ERROR
         "Something went wrong here."
     Draining "draining" SERVICE_UNAVAILABLE
         "The origin is shutting down."
+    ProviderUnavailable "provider_unavailable" SERVICE_UNAVAILABLE
+        "Twilio or Vapi cannot do it at the moment; `reason` says why. Try again."
     Timeout "timeout" SERVICE_UNAVAILABLE
         "The request took too long; whether it took effect is not known."
     Unavailable "unavailable" SERVICE_UNAVAILABLE

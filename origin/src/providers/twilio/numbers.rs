@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::twilio::answer::path;
 use shared::{AccountSid, E164};
+use utoipa::ToSchema;
 
 use crate::config;
 
@@ -29,7 +30,7 @@ pub const NOT_AVAILABLE: u32 = 21422;
 const MESSAGE_CHARACTERS: usize = 300;
 
 /// What a call to a number does. A trunk comes before an application, and that before the URL.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VoiceSettings {
     /// Asked how a call is answered.
@@ -148,7 +149,7 @@ pub struct OwnedNumber {
 }
 
 /// A number for sale. Nothing is reserved by looking.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AvailableNumber {
     /// The number.
@@ -366,14 +367,12 @@ impl Numbers<'_> {
     /// Numbers for sale.
     pub async fn search(&self, search: &Search) -> Result<Vec<AvailableNumber>, NumbersError> {
         let mut url = self.url(&["AvailablePhoneNumbers", &search.country, search.kind])?;
-        let mut query = url.query_pairs_mut();
-        query.append_pair("VoiceEnabled", "true").append_pair("PageSize", &search.limit.to_string());
+        url.query_pairs_mut().append_pair("VoiceEnabled", "true").append_pair("PageSize", &search.limit.to_string());
         for (name, value) in [("AreaCode", &search.area_code), ("Contains", &search.contains)] {
             if let Some(value) = value {
-                query.append_pair(name, value);
+                url.query_pairs_mut().append_pair(name, value);
             }
         }
-        drop(query);
         let offers: ForSale = read(self.request(Method::GET, url).send().await?).await?;
         let offers = offers.available_phone_numbers.into_iter().take(search.limit);
         Ok(offers
