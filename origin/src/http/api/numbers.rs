@@ -201,7 +201,7 @@ pub struct Wanted {
     country: Option<String>,
     /// Default `local`.
     #[serde(rename = "type")]
-    #[param(rename = "type")]
+    #[param(rename = "type", inline)]
     kind: Option<NumberType>,
     /// Three digits, in the US and Canada.
     area_code: Option<String>,
