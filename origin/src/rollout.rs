@@ -26,6 +26,7 @@ use self::settings::OnFail;
 use self::state::{Gate, Input, Position, Reason, Refusal, State};
 use crate::numbers::pointing;
 use crate::store::events::{self, Actor, NewEvent};
+use crate::store::rollouts::items::ItemState;
 use crate::store::rollouts::samples::{self, Side};
 use crate::store::rollouts::{self, Rollout, RolloutId, items, numbers};
 use crate::store::{self, StoreError};
@@ -64,6 +65,25 @@ pub struct Waived {
     pub verdict: bool,
     /// That nothing failed in the stages so far.
     pub failures: bool,
+}
+
+/// So many agents are changed only where somebody has said that this is meant.
+pub const BULK: usize = 3;
+
+/// How many agents a request would set to work on, at most: those that are on the target already need nothing.
+pub async fn affected(conn: &mut PgConnection, rollout: &Rollout, request: Request) -> store::Result<usize> {
+    let last = match request {
+        Request::Pause => return Ok(0),
+        Request::Start => rollout.stage.max(1),
+        Request::Advance(_) => rollout.stage + 1,
+        Request::RollBack => u16::MAX,
+    };
+    let counts = items::counts(conn, rollout.id).await?;
+    let affected = counts.iter().filter(|count| match request {
+        Request::RollBack => matches!(count.state, ItemState::Switched | ItemState::RestoreFailed),
+        _ => matches!(count.state, ItemState::Planned | ItemState::Failed) && count.stage <= i32::from(last),
+    });
+    Ok(affected.map(|count| usize::try_from(count.agents).unwrap_or(0)).sum())
 }
 
 /// Moves a rollout within the caller's transaction, which must end soon after. Gives it as it is then, and whether it moved.

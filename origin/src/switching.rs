@@ -12,6 +12,7 @@ use shared::route::VapiHandover;
 use shared::{AgentId, E164, NumberId, ProjectId, SystemType};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use crate::config::Systems;
 use crate::numbers::pointing;
@@ -68,21 +69,24 @@ pub enum SwitchError {
 }
 
 /// The part of an agent that a switch changes. The shape is the one of the event's `before` and `after`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AgentImage)]
 pub struct Image {
     /// Which system runs its new calls.
     pub system_type: SystemType,
     /// When that last changed.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
     pub switched_at: Option<OffsetDateTime>,
     /// Its numbers, which may differ from it only by a fault.
     pub numbers: Vec<NumberImage>,
 }
 
 /// The part of a number that a switch changes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = NumberImage)]
 pub struct NumberImage {
     /// The number itself.
     pub number: E164,

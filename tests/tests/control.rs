@@ -35,6 +35,8 @@ mod replication;
 mod rollout_numbers;
 #[path = "control/rollouts.rs"]
 mod rollouts;
+#[path = "control/rollouts_api.rs"]
+mod rollouts_api;
 #[path = "control/system_type_api.rs"]
 mod system_type_api;
 #[path = "control/tools_api.rs"]

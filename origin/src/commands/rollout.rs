@@ -18,7 +18,7 @@ use origin::rollout::plan::{self, Plan, PlanError, PlanRequest, PlannedAgent};
 use origin::rollout::settings::{GuardSettings, OnFail};
 use origin::rollout::state::State;
 use origin::rollout::view::{self, ItemView, RolloutView};
-use origin::rollout::{self, Request, RolloutError, Waived};
+use origin::rollout::{self, BULK, Request, RolloutError, Waived};
 use origin::store::events::Actor;
 use origin::store::projects;
 use origin::store::rollouts::items::{self, ItemState};
@@ -31,8 +31,6 @@ use sqlx::{Connection as _, PgConnection};
 const POLL: Duration = Duration::from_millis(500);
 /// Without progress for so long, there is probably nobody to make any.
 const STILL: Duration = Duration::from_secs(15);
-/// Fewer agents than this are no bulk.
-const BULK: usize = 3;
 /// Agents that are read at a time.
 const PAGE: i64 = 1_000;
 
@@ -231,7 +229,7 @@ async fn plan(conn: &mut PgConnection, systems: Systems, args: PlanArgs) -> anyh
     }
     let guard =
         GuardSettings { on_fail: args.guard, baseline_days: args.baseline_days, tolerate, ..GuardSettings::default() };
-    let request = PlanRequest { scope, target: args.to, stages, pilots: args.pilots, guard };
+    let request = PlanRequest { scope, within: None, target: args.to, stages, pilots: args.pilots, guard };
 
     let mut tx = conn.begin().await?;
     let plan = match plan::plan(&mut tx, systems, &request).await {
@@ -288,6 +286,7 @@ async fn preview(
     }
     let request = PlanRequest {
         scope: Scope::Agents(ids),
+        within: None,
         target: rollout.target,
         stages: vec![Stage::Percent(100)],
         pilots: Vec::new(),
@@ -423,7 +422,7 @@ async fn status(conn: &mut PgConnection, id: RolloutId, all: bool, json: bool) -
 
 async fn overview(conn: &mut PgConnection, json: bool) -> anyhow::Result<u8> {
     let mut views = Vec::new();
-    for rollout in rollouts::list(conn, None, 50).await? {
+    for rollout in rollouts::list(conn, None, None, None, 50).await? {
         views.push(view::show(conn, rollout).await?);
     }
     if json {

@@ -31,6 +31,7 @@ pub mod once;
 pub mod openapi;
 pub mod page;
 pub mod projects;
+pub mod rollouts;
 pub mod routes;
 pub mod tools;
 
@@ -94,6 +95,7 @@ pub fn described() -> (Router<Arc<App>>, serde_json::Value) {
         .merge(keys::router())
         .merge(numbers::router())
         .merge(projects::router())
+        .merge(rollouts::router())
         .merge(routes::router())
         .merge(tools::router());
     let (router, described) = OpenApiRouter::with_openapi(openapi::base()).nest("/api", resources).split_for_parts();

@@ -39,8 +39,12 @@ pub async fn body(request: Request, app: &Arc<App>) -> Result<Bytes, Problem> {
     })
 }
 
-/// Reads JSON.
+/// Reads a JSON object.
 pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // Serde would take a list for the members in their order.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::invalid("The body is not valid: it must be an object."));
+    }
     let mut unknown = None;
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = serde_ignored::deserialize(&mut reader, |path| {
@@ -142,6 +146,7 @@ mod tests {
             r#"{"inner":{"text":"a"},"more":1}"#,
             r#"{"inner":{"text":"\u0000"}}"#,
             r#"{"inner":{"text":"a"}} x"#,
+            r#"[{"text":"a"}]"#,
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }

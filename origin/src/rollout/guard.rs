@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use statrs::stats_tests::Alternative;
 use statrs::stats_tests::fisher::fishers_exact;
 use statrs::stats_tests::mannwhitneyu::{MannWhitneyUMethod, mannwhitneyu};
+use utoipa::ToSchema;
 
 /// The error that a verdict of `fail` may have.
 const FAIL_ERROR: f64 = 0.01;
@@ -34,8 +35,9 @@ const FEWEST_BAD: u64 = 3;
 const FEWEST_TIMES: usize = 8;
 
 /// What is compared. The spelling is part of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RolloutMeasure)]
 pub enum Measure {
     /// Share of calls that the system did not take, or lost.
     SetupFailures,
@@ -60,16 +62,21 @@ impl Measure {
 }
 
 /// By how much a measure may be worse.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schema(as = RolloutTolerances)]
 pub struct Tolerances {
     /// In percentage points.
+    #[schema(minimum = 0, maximum = 100)]
     pub setup_failures: f64,
     /// In percentage points.
+    #[schema(minimum = 0, maximum = 100)]
     pub short_hang_ups: f64,
     /// In percentage points.
+    #[schema(minimum = 0, maximum = 100)]
     pub tool_errors: f64,
     /// In milliseconds.
+    #[schema(minimum = 0, maximum = 60_000)]
     pub first_audio_ms: f64,
 }
 
@@ -102,8 +109,9 @@ pub struct Sample {
 }
 
 /// What the guard says. The spelling is part of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = RolloutVerdict)]
 pub enum Verdict {
     /// Not worse.
     Pass,
@@ -125,22 +133,26 @@ impl Verdict {
 }
 
 /// One side of a comparison, as it is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RolloutMeasured)]
 pub struct Side {
     /// Calls that count.
     pub calls: u64,
     /// A share in per cent, or a median in milliseconds; `None` without calls.
+    #[schema(required)]
     pub value: Option<f64>,
 }
 
 /// What is found about one measure.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RolloutFinding)]
 pub struct Finding {
     /// What was compared.
     pub measure: Measure,
     /// `None`: it does not apply, since neither side has calls that tell it.
+    #[schema(required)]
     pub verdict: Option<Verdict>,
     /// The switched agents' calls.
     pub now: Side,

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 use shared::{AgentId, ProjectId, SystemType};
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 
 use super::cohort::{self, Stage};
 use super::settings::GuardSettings;
@@ -26,6 +27,8 @@ pub const MAX_PILOTS: usize = 2;
 pub struct PlanRequest {
     /// Which agents.
     pub scope: Scope,
+    /// Whose agents they may be at most; `None`: anybody's.
+    pub within: Option<ProjectId>,
     /// Where they go.
     pub target: SystemType,
     /// In which shares.
@@ -57,14 +60,17 @@ pub enum PlanError {
 }
 
 /// What would be done.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RolloutPlan)]
 pub struct Plan {
     /// Whose the rollout would be; `None`: its agents are of several projects.
+    #[schema(required)]
     pub project_id: Option<ProjectId>,
     /// Where the agents go.
     pub target: SystemType,
     /// The stages that have agents.
+    #[schema(value_type = Vec<String>)]
     pub stages: Vec<Stage>,
     /// How calls are compared.
     pub guard: GuardSettings,
@@ -73,8 +79,9 @@ pub struct Plan {
 }
 
 /// What would be done to an agent.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PlannedAgent)]
 pub struct PlannedAgent {
     /// Who it is.
     pub agent_id: AgentId,
@@ -87,9 +94,11 @@ pub struct PlannedAgent {
     /// What it and its numbers are.
     pub before: Image,
     /// What they would be; `None`: they are that already.
+    #[schema(required)]
     pub after: Option<Image>,
     /// What is missing for that. The agent would fail.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
     pub missing: Vec<&'static str>,
 }
 
@@ -103,9 +112,9 @@ impl PlannedAgent {
 /// Works out what would be done; writes nothing.
 pub async fn plan(conn: &mut PgConnection, systems: Systems, request: &PlanRequest) -> Result<Plan, PlanError> {
     let chosen = match &request.scope {
-        Scope::Agents(ids) => agents::select(conn, None, Some(ids)).await?,
+        Scope::Agents(ids) => agents::select(conn, request.within, Some(ids)).await?,
         Scope::Project(project) => agents::select(conn, Some(*project), None).await?,
-        Scope::All => agents::select(conn, None, None).await?,
+        Scope::All => agents::select(conn, request.within, None).await?,
     };
     let ids: Vec<AgentId> = chosen.iter().map(|agent| agent.id).collect();
     let absent = |wanted: &[AgentId]| wanted.iter().copied().filter(|id| !ids.contains(id)).collect::<Vec<_>>();

@@ -10,10 +10,12 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How far a rollout has come. The spelling is part of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = RolloutState)]
 pub enum State {
     /// Nothing is changed yet.
     Planned,
@@ -73,8 +75,9 @@ impl State {
 }
 
 /// On whose account a rollout is paused or rolled back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RolloutReason)]
 pub enum Reason {
     /// Somebody asked for it.
     Person,

@@ -7,6 +7,7 @@ use serde_json::Value;
 use shared::{AgentId, ProjectId, SystemType};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use super::cohort::Stage;
 use super::findings;
@@ -17,14 +18,17 @@ use crate::store;
 use crate::store::rollouts::items::{self, Count, Item, ItemState};
 use crate::store::rollouts::numbers::{self, Group};
 use crate::store::rollouts::{Rollout, RolloutId, Scope};
+use crate::switching::Image;
 
 /// A rollout and how it stands.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Rollout)]
 pub struct RolloutView {
     /// Its id.
     pub id: RolloutId,
     /// Whose it is; `null`: its agents are of several projects.
+    #[schema(required)]
     pub project_id: Option<ProjectId>,
     /// Where its agents go.
     pub target: SystemType,
@@ -33,6 +37,7 @@ pub struct RolloutView {
     /// How far it has come.
     pub state: State,
     /// Why it is paused or rolled back.
+    #[schema(required)]
     pub reason: Option<Reason>,
     /// How many stages were begun.
     pub stage: u16,
@@ -45,6 +50,7 @@ pub struct RolloutView {
     /// How calls are compared.
     pub guard: GuardSettings,
     /// What the guard finds now; `null`: it is off, or no agent is switched.
+    #[schema(required)]
     pub verdict: Option<VerdictView>,
     /// Who planned it.
     pub created_by: String,
@@ -57,10 +63,12 @@ pub struct RolloutView {
 }
 
 /// A stage and how its agents stand.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RolloutStage)]
 pub struct StageView {
     /// `pilot` or a percentage.
+    #[schema(value_type = String)]
     pub name: Stage,
     /// Whether it was begun.
     pub begun: bool,
@@ -69,8 +77,9 @@ pub struct StageView {
 }
 
 /// How many agents are in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RolloutCounts)]
 pub struct AgentCounts {
     /// All.
     pub total: u64,
@@ -89,8 +98,9 @@ pub struct AgentCounts {
 }
 
 /// What the guard finds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RolloutFindings)]
 pub struct VerdictView {
     /// On the whole.
     pub verdict: Verdict,
@@ -99,28 +109,35 @@ pub struct VerdictView {
 }
 
 /// An agent of a rollout.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RolloutAgent)]
 pub struct ItemView {
     /// Who it is.
     pub agent_id: AgentId,
     /// Its name; `null`: it is gone.
+    #[schema(required)]
     pub name: Option<String>,
     /// Its stage, counted from 1.
     pub stage: i32,
     /// What came of it.
     pub state: ItemState,
     /// What it and its numbers were; `null`: it was not switched.
+    #[schema(required, value_type = Option<Image>)]
     pub before: Option<Value>,
     /// Why it failed, in one word.
+    #[schema(required)]
     pub error_code: Option<String>,
     /// Why it failed.
+    #[schema(required)]
     pub error: Option<String>,
     /// When it was switched.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
     pub switched_at: Option<OffsetDateTime>,
     /// When it was switched back.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
     pub restored_at: Option<OffsetDateTime>,
 }
 

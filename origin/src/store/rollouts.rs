@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use shared::{AgentId, ProjectId, SystemType};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Result, StoreError, text};
@@ -22,7 +23,7 @@ use crate::rollout::settings::GuardSettings;
 use crate::rollout::state::{Position, Reason, State};
 
 /// A rollout's id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct RolloutId(pub Uuid);
 
@@ -41,8 +42,9 @@ impl FromStr for RolloutId {
 }
 
 /// Which agents a rollout was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = RolloutScope)]
 pub enum Scope {
     /// These.
     Agents(Vec<AgentId>),
@@ -214,14 +216,26 @@ pub async fn hold(conn: &mut PgConnection, id: RolloutId) -> Result<Option<Rollo
     .transpose()
 }
 
-/// The newest rollouts; with `project`, only that project's.
-pub async fn list(conn: &mut PgConnection, project: Option<ProjectId>, limit: i64) -> Result<Vec<Rollout>> {
+/// The newest rollouts, from before the one that is named; with `project`, only that project's.
+pub async fn list(
+    conn: &mut PgConnection,
+    project: Option<ProjectId>,
+    state: Option<State>,
+    before: Option<RolloutId>,
+    limit: i64,
+) -> Result<Vec<Rollout>> {
     sqlx::query_as!(
         Row,
         "select id, project_id, target, scope, stages, guard, state, stage, reason, guard_since, created_by, created_at,
                 changed_at
-         from rollouts where $1::uuid is null or project_id = $1 order by id desc limit $2",
+         from rollouts
+         where ($1::uuid is null or project_id = $1)
+           and ($2::text is null or state = $2)
+           and ($3::uuid is null or id < $3)
+         order by id desc limit $4",
         project.map(|id| id.0),
+        state.map(State::as_str),
+        before.map(|id| id.0),
         limit
     )
     .fetch_all(conn)

@@ -66,8 +66,14 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Post<T> {
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(KEY) else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=MOST_KEY).contains(&text.len()));
-    let text = text.ok_or_else(|| Problem::invalid(format!("Idempotency-Key must be 1 to {MOST_KEY} characters.")))?;
+    let is_valid =
+        |text: &&str| (1..=MOST_KEY).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let text = value.to_str().ok().filter(is_valid);
+    let text = text.ok_or_else(|| {
+        Problem::invalid(format!(
+            "Idempotency-Key must be 1 to {MOST_KEY} visible characters of ASCII, without spaces."
+        ))
+    })?;
     Ok(Some(text.to_owned()))
 }
 

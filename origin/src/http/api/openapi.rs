@@ -54,6 +54,7 @@ pub fn base() -> OpenApi {
             tag("calls", "What happened on the phone."),
             tag("events", "The audit log."),
             tag("keys", "API keys of the project."),
+            tag("rollouts", "Batches of switches, stage by stage, that can be rolled back exactly."),
             tag("routes", "Why a call goes where it goes."),
         ]))
         .build()

@@ -53,12 +53,23 @@ codes! {
         "The agent answers numbers or has had calls, so it cannot be deleted. `numbers` and `calls` tell how many."
     AgentNotConfigured "agent_not_configured" CONFLICT
         "The agent cannot run on that system yet; `missing` says what it lacks."
+    ConfirmationNeeded "confirmation_needed" CONFLICT
+        "The request changes many agents, `agents` tells how many: say `confirm` if that is meant."
+    GuardFailed "guard_failed" CONFLICT
+        "The calls of the rollout's switched agents are worse than before, so no stage begins. Nobody can overrule that."
+    GuardUndecided "guard_undecided" CONFLICT
+        "There are too few calls for a verdict on the rollout; wait, or say `withoutVerdict`."
     NameTaken "name_taken" CONFLICT
         "Another one of the project has this name."
     NeededBySystem "needed_by_system" CONFLICT
         "The change would take away what the agent's present system needs; `missing` says what. Switch it first."
     RequestInProgress "request_in_progress" CONFLICT
         "A request with this `Idempotency-Key` is being worked on; try again."
+    RolloutFailures "rollout_failures" CONFLICT
+        "Agents or numbers failed in the rollout so far, `failures` tells how many. Start it again to try them again, or \
+        say `despiteFailures`."
+    RolloutState "rollout_state" CONFLICT
+        "That cannot follow where the rollout stands; `state` tells where."
     ToolInUse "tool_in_use" CONFLICT
         "Agents have the tool, so it cannot be deleted. `agentIds` tells which."
     VapiAssistantTaken "vapi_assistant_taken" CONFLICT

@@ -1,18 +1,20 @@
 //! The agents of a rollout: what each was before it was switched, and what came of it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::{AgentId, ProjectId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::{Result, StoreError};
 use super::RolloutId;
 
 /// What came of an agent. The spelling is part of the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = RolloutAgentState)]
 pub enum ItemState {
     /// Not switched yet.
     Planned,

@@ -6,6 +6,7 @@
 use serde::Serialize;
 use shared::{AgentId, NumberId};
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 
 use super::super::{Result, StoreError};
 use super::RolloutId;
@@ -134,20 +135,24 @@ pub async fn failed(conn: &mut PgConnection, rollout: RolloutId) -> Result<Vec<N
 }
 
 /// Numbers that stand alike.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RolloutNumbers)]
 pub struct Group {
     /// `none`, `pending`, `settled`, `conflict` or `failed`.
     pub state: String,
     /// Why, in one word; of pending ones, why the last attempt failed.
+    #[schema(required)]
     pub error_code: Option<String>,
     /// The same in a sentence; one of them, where they differ.
+    #[schema(required)]
     pub error: Option<String>,
     /// How many.
     pub numbers: i64,
     /// Some of them.
     pub examples: Vec<String>,
     /// In how many seconds the next attempt is made.
+    #[schema(required)]
     pub next_attempt_seconds: Option<i64>,
 }
 
