@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tests::openai::{Reply, Session};
 use tests::stack::link::Link;
-use tests::tandem::{EDGE_URL, STREAM_URL};
+use tests::tandem::{EDGE_URL, Options, STREAM_URL};
 use tests::twilio::{Caller, EndReason};
 use tests::vapi::{Facts, History, Script, ToolCall, messages, tone, validate_answer, validate_tool_answer};
 use time::OffsetDateTime;
@@ -181,7 +181,8 @@ async fn calls_on_both_systems_do_not_notice_racing_switches() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn switching_often_and_at_once_never_fails() {
-    let world = World::default().await;
+    let often = vec![("API_REQUESTS_PER_SECOND".to_owned(), "10000".to_owned())];
+    let world = World::start(Options { origin_env: often, ..Options::default() }).await;
     let [agent, bridged] = world.agents([Spec::on_vapi("bypass"), Spec::bridged()]).await;
     a_repeated_webhook_finds_its_pin(&world, &agent, &bridged).await;
 
