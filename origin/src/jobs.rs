@@ -12,6 +12,7 @@ use graphile_worker::{
 use sqlx::{PgConnection, PgPool};
 
 use crate::late_events::LateEvents;
+use crate::numbers::drift::CheckDrift;
 use crate::numbers::pointing::job::PointNumbers;
 use crate::numbers::purchase::BuyNumbers;
 use crate::reconcile::{self, Reconcile};
@@ -106,10 +107,13 @@ async fn worker(app: &Arc<App>) -> anyhow::Result<Worker> {
         // Every minute whatever happens: what is to be tried again has its time in the tables.
         let due =
             Cron::every_minute::<PointNumbers>().queue(PointNumbers::IDENTIFIER).job_key(PointNumbers::IDENTIFIER);
+        let drift = Cron::hourly_at::<CheckDrift>(7)?.queue(CheckDrift::IDENTIFIER).job_key(CheckDrift::IDENTIFIER);
         let left = Cron::every_minute::<BuyNumbers>().queue(BuyNumbers::IDENTIFIER).job_key(BuyNumbers::IDENTIFIER);
         options = options
             .define_job::<PointNumbers>()
             .with_cron(due.payload(PointNumbers::default())?)
+            .define_job::<CheckDrift>()
+            .with_cron(drift.payload(CheckDrift::default())?)
             .define_job::<BuyNumbers>()
             .with_cron(left.payload(BuyNumbers::default())?);
     }

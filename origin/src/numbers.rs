@@ -1,5 +1,6 @@
 //! Phone numbers: where Twilio sends their calls, buying them, taking them over, giving them back.
 
+pub mod drift;
 pub mod holding;
 pub mod pointing;
 pub mod purchase;

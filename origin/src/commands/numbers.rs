@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use origin::App;
-use origin::numbers::{holding, pointing, purchase};
+use origin::numbers::{drift, holding, pointing, purchase};
 use origin::providers::twilio::numbers::Search;
 use origin::store::events::Actor;
 use origin::store::numbers::{self, PhoneNumber};
@@ -73,6 +73,12 @@ pub(crate) enum NumbersCommand {
         /// Overwrite what somebody else has set; it is remembered for the way back to Vapi.
         #[arg(long)]
         overwrite: bool,
+    },
+    /// Compare our records with Twilio and Vapi; changes nothing. Exit code 1 when something differs.
+    Drift {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Give a number back to Twilio. It cannot be had again for certain. Nobody may answer it or speak on it.
     Release {
@@ -189,6 +195,23 @@ pub(crate) async fn run(command: NumbersCommand) -> anyhow::Result<ExitCode> {
             ensure!(pointing::retry(&mut tx, number.id, overwrite).await?, "Twilio is not told about this number");
             tx.commit().await?;
             tell(&which.place, &json!({ "numberId": number.id }), "A running origin does it now.")
+        }
+        NumbersCommand::Drift { json } => {
+            let findings = drift::check(&app).await?;
+            if json {
+                println!("{}", serde_json::to_string(&findings)?);
+            } else {
+                println!("{} numbers checked, {} differ", findings.checked, findings.drifting.len());
+                for drifting in &findings.drifting {
+                    for difference in &drifting.differences {
+                        println!("{:16}  {difference}", drifting.number.as_str());
+                    }
+                }
+                for number in &findings.unknown {
+                    println!("{:16}  comes to us and has no record", number.as_str());
+                }
+            }
+            Ok(super::exit_code(findings.drifting.is_empty() && findings.unknown.is_empty()))
         }
         NumbersCommand::Release { which, confirm } => {
             ensure!(confirm == which.number, "--confirm names another number");

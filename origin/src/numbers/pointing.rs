@@ -206,6 +206,8 @@ mod tests {
             assistant: None,
             vapi_saved: false,
             found: None,
+            drift: None,
+            checked_at: None,
             attempts: 0,
             error: None,
         }

@@ -104,6 +104,13 @@ pub async fn of_agents(conn: &mut PgConnection, agents: &[AgentId]) -> Result<Ve
     .collect()
 }
 
+/// Which of these numbers have a record, whosever they are.
+pub async fn known(conn: &mut PgConnection, numbers: &[E164]) -> Result<Vec<E164>> {
+    let numbers: Vec<String> = numbers.iter().map(|number| number.as_str().to_owned()).collect();
+    let known = sqlx::query_scalar!("select number from phone_numbers where number = any($1)", &numbers);
+    known.fetch_all(conn).await?.iter().map(|number| text(number, "phone number")).collect()
+}
+
 /// Which numbers to list.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Filter {

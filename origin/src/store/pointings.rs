@@ -4,7 +4,7 @@ use std::str::FromStr;
 use utoipa::ToSchema;
 
 use serde::Serialize;
-use shared::{AccountSid, AgentId, AssistantId, E164, NumberId, ProjectId};
+use shared::{AccountSid, AgentId, AssistantId, E164, NumberId, ProjectId, SystemType};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -110,6 +110,10 @@ pub struct Pointing {
     pub vapi_saved: bool,
     /// What Twilio said last.
     pub found: Option<VoiceSettings>,
+    /// How it differed when it was last checked. `None`: it never was.
+    pub drift: Option<serde_json::Value>,
+    /// When that was.
+    pub checked_at: Option<OffsetDateTime>,
     /// Failed attempts of this request.
     pub attempts: i32,
     /// Why the last one failed: a stable word, and a sentence.
@@ -148,6 +152,8 @@ struct Row {
     assistant_id: Option<String>,
     vapi_saved: bool,
     found: Option<serde_json::Value>,
+    drift: Option<serde_json::Value>,
+    checked_at: Option<OffsetDateTime>,
     attempts: i32,
     error_code: Option<String>,
     error: Option<String>,
@@ -172,6 +178,8 @@ impl TryFrom<Row> for Pointing {
             assistant: optional_text(row.assistant_id.as_deref(), "Vapi assistant id")?,
             vapi_saved: row.vapi_saved,
             found: settings(row.found)?,
+            drift: row.drift,
+            checked_at: row.checked_at,
             attempts: row.attempts,
             error: row.error_code.map(|code| (code, row.error.unwrap_or_default())),
         })
@@ -338,7 +346,7 @@ pub async fn of_numbers(conn: &mut PgConnection, numbers: &[NumberId]) -> Result
     sqlx::query_as!(
         Row,
         "select number_id, account_sid, twilio_sid, place, image, state, request, requested_at, settled_at, remembered,
-                ours, assistant_id, vapi_saved, found, attempts, error_code, error
+                ours, assistant_id, vapi_saved, found, drift, checked_at, attempts, error_code, error
          from pointings where number_id = any($1) order by number_id",
         &ids
     )
@@ -447,6 +455,71 @@ pub async fn next_due(conn: &mut PgConnection) -> Result<Option<f64>> {
     .fetch_one(conn)
     .await?;
     Ok(seconds.map(|seconds| seconds.max(0.0)))
+}
+
+/// A number to be checked for drift.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The number's record.
+    pub number_id: NumberId,
+    /// The number.
+    pub number: E164,
+    /// Which system answers it.
+    pub system_type: SystemType,
+    /// Which system its agent is on.
+    pub agent_system: Option<SystemType>,
+    /// That agent's assistant at Vapi.
+    pub assistant: Option<String>,
+    /// The number's id at Vapi.
+    pub vapi_phone_number_id: Option<String>,
+    /// Where calls are to go.
+    pub place: Place,
+    /// How far that has come.
+    pub state: PointingState,
+    /// What Twilio said when it was last told.
+    pub found: Option<VoiceSettings>,
+}
+
+/// Every number that Twilio is told about.
+pub async fn all(conn: &mut PgConnection) -> Result<Vec<Checked>> {
+    let rows = sqlx::query!(
+        r#"select p.number_id, n.number, n.system_type, a.system_type as "agent_system?",
+                  a.vapi_assistant_id as "assistant?", n.vapi_phone_number_id, p.place, p.state, p.found
+           from pointings p join phone_numbers n on n.id = p.number_id left join agents a on a.id = n.agent_id
+           order by n.number"#
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Checked {
+                number_id: NumberId(row.number_id),
+                number: text(&row.number, "phone number")?,
+                system_type: text(&row.system_type, "system type")?,
+                agent_system: optional_text(row.agent_system.as_deref(), "system type")?,
+                assistant: row.assistant,
+                vapi_phone_number_id: row.vapi_phone_number_id,
+                place: row.place.parse().map_err(|()| StoreError::Corrupt("place of a number"))?,
+                state: row.state.parse().map_err(|()| StoreError::Corrupt("state of a pointing"))?,
+                found: settings(row.found)?,
+            })
+        })
+        .collect()
+}
+
+/// Notes on each number how it differs.
+pub async fn note_drift(conn: &mut PgConnection, notes: &[(NumberId, serde_json::Value)]) -> Result<()> {
+    let (ids, drifts): (Vec<Uuid>, Vec<serde_json::Value>) =
+        notes.iter().map(|(id, drift)| (id.0, drift.clone())).unzip();
+    sqlx::query!(
+        "update pointings p set drift = noted.drift, checked_at = clock_timestamp()
+         from unnest($1::uuid[], $2::jsonb[]) as noted (id, drift) where p.number_id = noted.id",
+        &ids,
+        &drifts
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Whether Twilio may still have sent a call, that began at this moment, to another place than this. `number`: the one

@@ -1,8 +1,9 @@
 //! Where Twilio sends a number's calls follows the agent's system, there and back, whatever goes wrong in between.
 
+use origin::numbers::drift::{self, Findings};
 use origin::numbers::pointing;
 use serde_json::{Value, json};
-use shared::NumberId;
+use shared::{E164, NumberId};
 use sqlx::query_scalar;
 use tests::hosts::Hosts;
 use tests::twilio::{Fault, Number, Twilio, TwilioOptions};
@@ -195,6 +196,76 @@ async fn what_somebody_else_has_changed_is_not_overwritten_unless_told_to() {
     assert!(pointing::retry(&mut conn, world.number, true).await.expect("it can be overwritten"));
     world.becomes("settled").await;
     assert_eq!(world.settings(), settings(&at_vapi()));
+    jobs.abort();
+}
+
+/// What the check finds; it reads only.
+async fn check(world: &World) -> Findings {
+    let changes = || {
+        let twilio = world.twilio.rest_requests().iter().filter(|one| one.method != "GET").count();
+        let vapi = world.vapi.requests().all().iter().filter(|one| one.method != "GET").count();
+        (twilio, vapi)
+    };
+    let before = changes();
+    let findings = drift::check(&world.origin.app).await.expect("both answer");
+    assert_eq!(changes(), before, "looking changes nothing");
+    let differences: Vec<Value> = findings.drifting.iter().flat_map(|one| one.differences.clone()).collect();
+    let shown = world.shown().await["pointing"].clone();
+    assert_eq!((&shown["drift"], shown["checkedAt"].is_string()), (&json!(differences), true));
+    findings
+}
+
+#[tokio::test]
+async fn drift_at_twilio_is_found_and_shown_on_the_number() {
+    let world = World::start().await;
+    let jobs = world.origin.run_jobs();
+    world.switch("openai-realtime").await;
+    assert_eq!(world.becomes("settled").await["drift"], json!(null));
+    let to_edge = |number: &str| {
+        let number = Number::new(number).voice_url(EDGE_VOICE).fallback_url("https://origin.tandem.test/twilio/voice");
+        number.status_callback("https://edge.tandem.test/twilio/status")
+    };
+    // The night line's, which nobody ever told Twilio about: it has a record.
+    world.twilio.set_number(to_edge("+15550100002"));
+    let clean = check(&world).await;
+    assert_eq!((clean.checked, clean.drifting.len(), clean.unknown.len()), (1, 0, 0), "{clean:?}");
+
+    world.twilio.set_number(Number::new(NUMBER).voice_url("https://them.test/voice"));
+    world.vapi.remove_number("number-1");
+    world.twilio.set_number(to_edge("+15550100009"));
+    let found = check(&world).await;
+    let [drifting] = &found.drifting[..] else { panic!("one number drifts: {found:?}") };
+    let words: Vec<&Value> = drifting.differences.iter().map(|difference| &difference["what"]).collect();
+    assert_eq!(words, ["twilio", "missing_at_vapi"]);
+    assert_eq!(drifting.differences[0]["expected"]["voiceUrl"], EDGE_VOICE);
+    assert_eq!(drifting.differences[0]["found"]["voiceUrl"], "https://them.test/voice");
+    assert_eq!(found.unknown.iter().map(E164::as_str).collect::<Vec<_>>(), ["+15550100009"]);
+    assert_eq!(voice_url(&world).as_deref(), Some("https://them.test/voice"));
+
+    world.twilio.remove_number(NUMBER);
+    assert_eq!(check(&world).await.drifting[0].differences[0]["what"], "missing_at_twilio");
+    jobs.abort();
+}
+
+#[tokio::test]
+async fn drift_at_vapi_is_found_and_shown_on_the_number() {
+    let world = World::start().await;
+    let jobs = world.origin.run_jobs();
+    for (system, place) in [("openai-realtime", "edge"), ("vapi", "vapi")] {
+        world.switch(system).await;
+        assert_eq!(world.becomes("settled").await["place"], place);
+    }
+    assert_eq!(check(&world).await.drifting.len(), 0);
+
+    let theirs = json!({
+        "id": "number-1", "provider": "twilio", "number": NUMBER, "twilioAccountSid": ACCOUNT,
+        "twilioAuthToken": TOKEN, "assistantId": "assistant-2",
+    });
+    world.vapi.remove_number("number-1");
+    world.vapi.add_number(theirs);
+    let found = check(&world).await;
+    let expected = json!([{ "what": "vapi_assistant", "expected": "assistant-1", "found": "assistant-2" }]);
+    assert_eq!(json!(found.drifting[0].differences), expected);
     jobs.abort();
 }
 

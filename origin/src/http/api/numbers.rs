@@ -71,6 +71,12 @@ pub struct PointingBody {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(required)]
     settled_at: Option<OffsetDateTime>,
+    /// How our record, Twilio and Vapi differed at the last check; `null`: not checked yet.
+    #[schema(required, value_type = Option<Vec<Object>>)]
+    drift: Option<serde_json::Value>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
+    checked_at: Option<OffsetDateTime>,
     /// Failed attempts since it was asked for.
     attempts: i32,
     #[schema(required)]
@@ -97,6 +103,8 @@ impl From<Pointing> for PointingBody {
             state: pointing.state,
             requested_at: pointing.requested_at,
             settled_at: pointing.settled_at,
+            drift: pointing.drift,
+            checked_at: pointing.checked_at,
             attempts: pointing.attempts,
             error: pointing.error.map(|(code, detail)| PointingError { code, detail }),
             found: pointing.found,
