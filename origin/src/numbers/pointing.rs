@@ -64,24 +64,6 @@ pub async fn state_of(conn: &mut PgConnection, numbers: &[NumberId]) -> store::R
     pointings::of_numbers(conn, numbers).await
 }
 
-/// The settings that [`restore`] would bring back: what Twilio said when the number was last settled. `None`: it was
-/// never asked.
-pub fn image(pointing: &Pointing) -> Option<&VoiceSettings> {
-    pointing.found.as_ref()
-}
-
-/// Asks for exactly these settings, once the caller's transaction is committed. The number's system is the caller's to
-/// set; `place` is where calls go with these settings.
-pub async fn restore(
-    conn: &mut PgConnection,
-    number: NumberId,
-    place: Place,
-    image: &VoiceSettings,
-) -> store::Result<()> {
-    pointings::request_image(conn, number, place, image).await?;
-    job::enqueue(conn).await
-}
-
 /// Asks once more for what was asked for, after a conflict or a failure. With `overwrite`, settings that somebody else
 /// made give way, and are remembered for the way back to Vapi. `false`: Twilio is not told about this number.
 pub async fn retry(conn: &mut PgConnection, number: NumberId, overwrite: bool) -> store::Result<bool> {

@@ -55,6 +55,8 @@ impl Witness {
     /// Sets the triggers, and records the plan's bridged calls as the bridge does when a stream opens.
     pub(crate) async fn prepare(&mut self, plan: &Plan, agent_id: &str) -> anyhow::Result<()> {
         self.0.execute(TRIGGERS).await?;
+        // Twilio has long been told of the switch: what Vapi still gets is nobody's.
+        self.0.execute("delete from pointings").await?;
         for call in plan.calls.iter().filter(|call| matches!(call.story, Story::Bridged { .. })) {
             query(
                 "insert into calls (id, project_id, agent_id, call_sid, system_type, started_at)
