@@ -93,11 +93,16 @@ pub async fn run(app: &App) -> Result<(), StoreError> {
     };
     for some in silent.chunks(AT_A_TIME) {
         let told = join_all(some.iter().map(|call| ask(app, call))).await;
-        let rate_limited = told.iter().any(|told| matches!(told, Told::RateLimited));
+        let rate_limited = told.iter().any(|told| matches!(told, Ok(Told::RateLimited)));
         for (call, told) in some.iter().zip(told) {
-            let outcome = match settle(app, call, told).await {
+            let settled = match told {
+                Ok(told) => settle(app, call, told).await,
+                // What the database could not tell is nothing that a provider said: the job is tried again soon.
+                Err(error) => Err(error),
+            };
+            let outcome = match settled {
                 Err(error) if !error.is_temporary() => {
-                    // One call that cannot be written must not keep the others from their turn.
+                    // One call that cannot be read or written must not keep the others from their turn.
                     failed(call, &error);
                     calls::asked(&mut *app.db.acquire().await?, call.id).await?;
                     "failed"
@@ -113,37 +118,31 @@ pub async fn run(app: &App) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn ask(app: &App, call: &Call) -> Told {
+async fn ask(app: &App, call: &Call) -> Result<Told, StoreError> {
     let config = &app.config;
     match (call.system_type, &call.vapi_call_id, &config.vapi, &call.call_sid, &config.twilio) {
-        (SystemType::Vapi, Some(id), Some(vapi), ..) => of_vapi(vapi::call(&app.http, vapi, id).await, call),
+        (SystemType::Vapi, Some(id), Some(vapi), ..) => Ok(of_vapi(vapi::call(&app.http, vapi, id).await, call)),
         (_, _, _, Some(sid), Some(twilio)) => ask_twilio(app, twilio, call, sid).await,
-        _ => Told::NotConfigured,
+        _ => Ok(Told::NotConfigured),
     }
 }
 
 /// Asks under the account that the call was said to be of; while nobody has said, under all that there are.
-async fn ask_twilio(app: &App, twilio: &config::Twilio, call: &Call, sid: &CallSid) -> Told {
-    let known = match app.db.acquire().await {
-        Ok(mut conn) => calls::account(&mut conn, call.id).await,
-        Err(error) => Err(error.into()),
-    };
-    match known {
-        Ok(Some(account)) => match of_twilio(twilio::call(&app.http, twilio, &account, sid).await, call) {
+async fn ask_twilio(app: &App, twilio: &config::Twilio, call: &Call, sid: &CallSid) -> Result<Told, StoreError> {
+    let known = calls::account(&mut *app.db.acquire().await?, call.id).await?;
+    if let Some(account) = known {
+        return Ok(match of_twilio(twilio::call(&app.http, twilio, &account, sid).await, call) {
             Told::Missing => Told::Gone,
             told => told,
-        },
-        Ok(None) => {
-            for account in twilio.accounts() {
-                let told = of_twilio(twilio::call(&app.http, twilio, &account, sid).await, call);
-                if !matches!(told, Told::Missing) {
-                    return told;
-                }
-            }
-            Told::Missing
-        }
-        Err(error) => failed(call, &error),
+        });
     }
+    for account in twilio.accounts() {
+        let told = of_twilio(twilio::call(&app.http, twilio, &account, sid).await, call);
+        if !matches!(told, Told::Missing) {
+            return Ok(told);
+        }
+    }
+    Ok(Told::Missing)
 }
 
 fn of_twilio(answer: Result<Option<twilio::CallState>, TwilioError>, call: &Call) -> Told {

@@ -82,7 +82,10 @@ async fn what_is_over_at_twilio_is_closed() {
     for open in [alive, young] {
         assert_eq!(shown(&world, open).await["status"], "ringing");
     }
-    assert_eq!(providers.asked(), ["CA01", "CA02"]);
+    let mut asked = providers.asked();
+    // Several are asked about at a time.
+    asked.sort();
+    assert_eq!(asked, ["CA01", "CA02"]);
     assert_eq!((counted(&world, "closed"), counted(&world, "alive")), (1, 1));
 }
 
@@ -97,8 +100,9 @@ async fn an_event_of_a_job_names_the_job() {
     world.execute("select from graphile_worker.add_job(identifier => 'reconcile', payload => '{}')").await;
 
     let event = eventually("the call is closed", async || {
-        let event = world.get("/api/events").await.body["items"][0].clone();
-        (event["type"] == "call.reconciled").then_some(event)
+        // Other jobs log theirs beside it.
+        let events = world.get("/api/events?type=call.reconciled").await.body;
+        events["items"].get(0).cloned()
     })
     .await;
     let name = event["requestId"].as_str().expect("the job's name");

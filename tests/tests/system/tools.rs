@@ -184,14 +184,15 @@ async fn our_own_tools_through_both_doors() {
     session.push_reply(Reply::tool_call("end_call", &json!({})));
     call.then(Caller::new().wait_ms(300).say(audio::voice(CALLER, 400)));
     world.over(&call, EndReason::HungUp).await;
-    let ended = session.read(|session| {
+    let output = |session: &Session| {
         session.items().iter().find_map(|item| match &item.kind {
             ItemKind::CallOutput { output, .. } => Some(output.clone()),
             _ => None,
         })
-    });
+    };
+    session.wait_for(|session| output(session).is_some(), LIMIT).await.expect("the model is told");
     let answer = by_vapi(&world, &plain, "end_call", on_the_wire("end_call", &json!({}))).await;
-    assert_eq!(answer["result"], ended.expect("the model is told"));
+    assert_eq!(json!(session.read(output)), answer["result"]);
     let message = &answer["message"];
     assert_eq!((&message["content"], &message["endCallAfterSpokenEnabled"]), (&json!("Goodbye."), &json!(true)));
 
