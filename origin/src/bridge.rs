@@ -6,14 +6,18 @@
 //!
 //! # Where the time goes
 //!
-//! `make bench-bridge` sets a call beside a bare proxy that only re-wraps the same frames. Some two thirds of what a call
-//! costs are system calls, and those are the proxy's too: a read, a write and a share of a wake-up for each frame. So
-//! nothing here may read or write once more than it must: both sockets are read dry before anything is written, a mark
-//! goes out in one write with the audio before it, and there is one for 100 ms at most, since each comes back as a message
-//! to be read. The rest is spread thin, none of it above 4 %: the sockets' readiness, framing, copying, `scan` instead of a
-//! parser, allocating the two texts of a frame. What would be felt at once: buffers of 128 KiB on the sockets (they are
-//! cleared before every read), a timer set anew for a frame, asking all that a call waits for at every frame instead of
-//! only what has news.
+//! `make bench-bridge` sets a call beside a bare proxy that only re-wraps the same frames. Half of what a call costs is in
+//! the kernel, and that is the proxy's as well: a read, a write and a share of a wake-up for each frame. So nothing here
+//! may read or write once more than it must: both sockets are read dry before anything is written, and not looked at again
+//! until something wakes the call; a mark goes out in one write with the audio before it, and there is one for 160 ms at
+//! most, since each comes back as a message to be read. The rest is spread thin, none of it above 4 %: the sockets'
+//! readiness, framing, copying, allocating the two texts of a frame; `scan` stands in for a parser. What would be felt at
+//! once: buffers of 128 KiB on the sockets (they are cleared before every read), axum's own WebSocket (three layers around
+//! the connection), a timer set anew for a frame, asking all that a call waits for at every frame instead of only what has
+//! news.
+//!
+//! A call's memory is its two sockets' buffers, the last half second of the caller's sound, its settings and the state of
+//! what is awaited: what is done once, before and after the stream, is boxed and gone meanwhile.
 
 mod alarm;
 pub mod beginning;

@@ -39,6 +39,7 @@ pub mod tools;
 pub mod twilio_calls;
 pub mod usage;
 pub mod vapi_calls;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;

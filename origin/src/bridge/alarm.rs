@@ -1,6 +1,8 @@
 //! A timer for a deadline that every message of audio may move.
 
+use std::future::Future as _;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -15,15 +17,15 @@ impl Alarm {
         Self(Box::pin(sleep_until(Instant::now())))
     }
 
-    /// Waits until `deadline`. It may be dropped before, and asked again for another time.
-    pub(super) async fn until(&mut self, deadline: Instant) {
+    /// Whether `deadline` has come. It may be asked for another time at every poll.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         loop {
             if self.0.is_elapsed() || deadline < self.0.deadline() {
                 self.0.as_mut().reset(deadline);
             }
-            self.0.as_mut().await;
+            ready!(self.0.as_mut().poll(context));
             if self.0.deadline() >= deadline {
-                return;
+                return Poll::Ready(());
             }
         }
     }
@@ -31,6 +33,7 @@ impl Alarm {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::time::Duration;
 
     use futures_util::FutureExt as _;
@@ -48,9 +51,11 @@ mod tests {
         for (moves, deadline) in [(vec![2 * hour, hour], 20), (vec![hour, 2 * hour], 40), (vec![], 40), (vec![hour], 5)]
         {
             for earlier in moves {
-                assert!(alarm.until(at(earlier)).now_or_never().is_none(), "{earlier}");
+                assert!(poll_fn(|context| alarm.poll(context, at(earlier))).now_or_never().is_none(), "{earlier}");
             }
-            timeout(Duration::from_mins(1), alarm.until(at(deadline))).await.expect("it rings");
+            timeout(Duration::from_mins(1), poll_fn(|context| alarm.poll(context, at(deadline))))
+                .await
+                .expect("it rings");
             assert!(Instant::now() >= at(deadline), "{deadline}");
         }
     }

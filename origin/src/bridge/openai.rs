@@ -3,13 +3,15 @@
 //! Only what the bridge acts on is read; unknown types are normal. Source: OpenAI's API reference, "Realtime client
 //! events" and "Realtime server events".
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::playback::Part;
 use super::responses::Ask;
-use super::scan::{self, Delta};
+use super::scan::{Delta, Deltas};
 use super::wire::{Audio, Text, silence};
 
 /// What OpenAI says.
@@ -37,7 +39,7 @@ pub enum Event<'a> {
         /// The response it belongs to.
         response_id: Text<'a>,
         /// The item's part it belongs to.
-        part: Part,
+        part: Cow<'a, Part>,
         /// mu-law.
         audio: Audio<'a>,
     },
@@ -241,22 +243,37 @@ struct Format {
     kind: String,
 }
 
+/// Reads the events of a session in the order in which they come.
+#[derive(Debug, Default)]
+pub struct Reader {
+    deltas: Deltas,
+    /// Of the last audio.
+    part: Part,
+}
+
+impl Reader {
+    /// Reads one text message.
+    pub fn read<'a>(&'a mut self, message: &'a str) -> Result<Event<'a>, serde_json::Error> {
+        let Some(Delta { response_id, item_id, content_index, audio }) = self.deltas.read(message) else {
+            return Event::parse(message);
+        };
+        if self.part.item_id != item_id || self.part.content_index != content_index {
+            self.part = Part { item_id: item_id.to_owned(), content_index };
+        }
+        Ok(Event::Audio { response_id: response_id.into(), part: Cow::Borrowed(&self.part), audio })
+    }
+}
+
 impl<'a> Event<'a> {
     /// Reads one text message.
     pub fn parse(message: &'a str) -> Result<Self, serde_json::Error> {
-        if let Some(Delta { response_id, item_id, content_index, audio }) = scan::delta(message)
-            && let Some(audio) = Audio::new(audio)
-        {
-            let part = Part { item_id: item_id.to_owned(), content_index };
-            return Ok(Self::Audio { response_id: response_id.into(), part, audio });
-        }
         let frame: Frame<'a> = serde_json::from_str(message)?;
         let Frame { response_id, item_id, content_index, delta, transcript, .. } = frame;
         let event = match frame.kind.as_str() {
             "response.output_audio.delta" => match (response_id, item_id, delta.and_then(Text::borrowed)) {
                 (Some(response_id), Some(item), Some(delta)) => Audio::new(delta).map(|audio| {
                     let part = Part { item_id: item.as_str().to_owned(), content_index: content_index.unwrap_or(0) };
-                    Self::Audio { response_id, part, audio }
+                    Self::Audio { response_id, part: Cow::Owned(part), audio }
                 }),
                 _ => None,
             },

@@ -1,6 +1,6 @@
 //! How much of the agent's audio the caller has heard.
 //!
-//! Twilio buffers what it is sent and plays it at 8 kHz, so "sent" says nothing about "heard". A mark after every 100 ms
+//! Twilio buffers what it is sent and plays it at 8 kHz, so "sent" says nothing about "heard". A mark after every 160 ms
 //! or more, and at the end of every item, comes back when the audio before it has been played. Between two marks the
 //! clock fills in, bounded by what was sent.
 //!
@@ -12,13 +12,13 @@ use std::collections::VecDeque;
 use super::wire::BYTES_PER_MS;
 
 /// So much audio lies between two marks at least: more of them tell nothing new, and each is a message both ways.
-const MARK_EVERY_BYTES: u64 = 100 * BYTES_PER_MS;
+const MARK_EVERY_BYTES: u64 = 160 * BYTES_PER_MS;
 
 /// Milliseconds since the stream began, on the pump's clock.
 pub type Millis = u64;
 
 /// One audio part of one item.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Part {
     /// The conversation item.
     pub item_id: String,
@@ -212,17 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_not_closer_than_100_ms_but_every_end_has_one() {
+    fn marks_are_not_closer_than_160_ms_but_every_end_has_one() {
         let mut playback = Playback::default();
-        assert_eq!(playback.sent(0, &part("a"), 799), None);
+        assert_eq!(playback.sent(0, &part("a"), 1279), None);
         assert!(playback.sent(0, &part("a"), 1).is_some());
         assert_eq!(playback.mark(), None);
         assert_eq!(playback.sent(0, &part("a"), 160), None);
         let end = playback.mark().unwrap();
-        assert_eq!(playback.remaining_ms(20), 100);
-        assert_eq!(playback.mark_returned(130, &end), [heard("a", 120, 120)]);
+        assert_eq!(playback.remaining_ms(20), 160);
+        assert_eq!(playback.mark_returned(190, &end), [heard("a", 180, 180)]);
         assert!(playback.is_idle());
-        assert_eq!(playback.last_sent_ms(&part("a")), Some(120));
+        assert_eq!(playback.last_sent_ms(&part("a")), Some(180));
         assert_eq!(playback.last_sent_ms(&part("b")), None);
     }
 

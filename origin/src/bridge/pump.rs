@@ -4,23 +4,23 @@
 //! never waits for it. What is sent goes out when neither socket has anything more to read: messages that came together
 //! leave together, in one write.
 
-use std::future::{Future, poll_fn, ready};
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::ws::{Message as CallerMessage, Utf8Bytes, WebSocket};
 use futures_util::stream::{BoxStream, SelectAll, once, unfold};
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tokio_tungstenite::tungstenite::Message as ModelMessage;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{self, Bytes, Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
 use super::alarm::Alarm;
 use super::call::{Action, Call, EndReason, Input};
-use super::openai::{Event as ModelEvent, FunctionCall};
+use super::openai::{FunctionCall, Reader};
 use super::playback::Millis;
 use super::sessions::{Occasion, Session, Unavailable};
 use super::twilio::Event as CallerEvent;
@@ -36,15 +36,19 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(2);
 /// So many pings without anything in return, and the session counts as lost.
 const UNANSWERED_PINGS: u32 = 2;
-/// Tool outputs under way; far more than a model asks for at once.
+/// Tool outputs under way; far more than a model asks for at once. The channel has room for some from the start, so they
+/// are boxed.
 const TOOL_QUEUE: usize = 64;
 /// So many messages leave although there is more to read: a peer that never pauses must not silence the other.
 const MOST_UNFLUSHED: u32 = 16;
 
+/// Twilio's socket. TLS ends before the origin.
+pub type CallerSocket = WebSocketStream<TcpStream>;
+
 /// What a call does besides speaking.
 pub trait Effects {
     /// Starts a tool. Its output goes to `done`, some time.
-    fn run_tool(&mut self, call: FunctionCall, done: mpsc::Sender<ToolDone>);
+    fn run_tool(&mut self, call: FunctionCall, done: mpsc::Sender<Box<ToolDone>>);
     /// Keeps a line, usage, a time or a fault.
     fn note(&mut self, action: Action);
     /// Hears a message of Twilio's, for the recording.
@@ -73,19 +77,18 @@ pub type Opening = Pin<Box<dyn Future<Output = Result<Session, Unavailable>> + S
 enum Woken {
     Caller(Option<Utf8Bytes>),
     Opened(Box<Result<Session, Unavailable>>),
-    Model(Option<tokio_tungstenite::tungstenite::Utf8Bytes>),
+    Model(Option<Utf8Bytes>),
     /// Neither socket has more to read, and something waits to be sent.
     Flush,
     /// Nothing but a sign of life.
+    CallerLives,
     ModelLives,
-    Tool(ToolDone),
+    Tool(Box<ToolDone>),
     Ping,
     Watch,
     Leave(Instant),
     Over,
     Deadline,
-    /// A message that carries nothing for us, such as a pong.
-    Nothing,
 }
 
 /// A stream that has ended, with what is still to be closed.
@@ -93,15 +96,15 @@ enum Woken {
 pub struct Ended {
     /// Why.
     pub reason: EndReason,
-    caller: WebSocket,
+    caller: CallerSocket,
     model: Option<Socket>,
 }
 
 /// Runs a stream to its end. `leave` tells that this process stops, and until when it has time for the call, `over` that
 /// the call is over.
 pub async fn run(
-    mut caller: WebSocket,
-    mut call: Call,
+    mut caller: CallerSocket,
+    mut call: Box<Call>,
     leave: impl Future<Output = Instant> + Send,
     over: CancellationToken,
     effects: &mut impl Effects,
@@ -118,28 +121,42 @@ pub async fn run(
     others.push(once(over.cancelled_owned().map(|()| Woken::Over)).boxed());
     others.push(opened(effects.open_session(Occasion::Start)));
     let mut sessions = Sessions { model: None, unanswered_pings: 0, next: NextSession::Opening };
+    let mut reader = Reader::default();
     let mut unflushed = Unflushed::default();
+    // Whether both sockets had nothing more when they were last looked at, a moment ago.
+    let mut dry = false;
     let mut alarm = Alarm::new();
     let mut out = Vec::new();
 
     loop {
-        let deadline = call.deadline().map(|at| started + Duration::from_millis(at));
         // In this order: each socket is read dry, as far as `MOST_UNFLUSHED` allows, before anything is written.
-        let woken = tokio::select! {
-            biased;
-            message = caller.recv() => {
-                watch = Watch::Alive;
-                caller_text(message)
+        let woken = poll_fn(|context| {
+            // What comes after the last look wakes this task, so it need not be looked for.
+            if !std::mem::take(&mut dry) {
+                if let Poll::Ready(message) = caller.poll_next_unpin(context) {
+                    return Poll::Ready(caller_woke(message));
+                }
+                if let Some(Poll::Ready(message)) = sessions.model.as_mut().map(|model| model.poll_next_unpin(context))
+                {
+                    return Poll::Ready(model_woke(message));
+                }
+                if unflushed.any() {
+                    return Poll::Ready(Woken::Flush);
+                }
             }
-            message = next(&mut sessions.model), if sessions.model.is_some() => message,
-            () = ready(()), if unflushed.any() => Woken::Flush,
-            Some(other) = others.next() => other,
-            () = alarm.until(deadline.unwrap_or(started)), if deadline.is_some() => Woken::Deadline,
-        };
+            if let Poll::Ready(Some(other)) = others.poll_next_unpin(context) {
+                return Poll::Ready(other);
+            }
+            let Some(deadline) = call.deadline() else { return Poll::Pending };
+            alarm.poll(context, started + Duration::from_millis(deadline)).map(|()| Woken::Deadline)
+        })
+        .await;
         let now = millis(started);
         let is_due = matches!(woken, Woken::Flush);
+        dry = is_due;
         match woken {
             Woken::Caller(Some(text)) => {
+                watch = Watch::Alive;
                 effects.twilio_said(&text);
                 match CallerEvent::parse(&text) {
                     Ok(event) => call.handle(now, Input::Caller(event), &mut out),
@@ -149,11 +166,12 @@ pub async fn run(
             Woken::Caller(None) => call.handle(now, Input::CallerGone, &mut out),
             Woken::Model(Some(text)) => {
                 sessions.unanswered_pings = 0;
-                match ModelEvent::parse(&text) {
+                match reader.read(&text) {
                     Ok(event) => call.handle(now, Input::Model(event), &mut out),
                     Err(error) => tracing::warn!(%error, "OpenAI sent an event that cannot be read"),
                 }
             }
+            Woken::CallerLives => watch = Watch::Alive,
             Woken::ModelLives => sessions.unanswered_pings = 0,
             Woken::Model(None) => {
                 sessions.model = None;
@@ -163,7 +181,8 @@ pub async fn run(
                 let input = sessions.opened(now, *result);
                 call.handle(now, input, &mut out);
             }
-            Woken::Tool(ToolDone { call_id, output, command }) => {
+            Woken::Tool(done) => {
+                let ToolDone { call_id, output, command } = *done;
                 call.handle(now, Input::ToolDone { call_id, output, command }, &mut out);
             }
             Woken::Ping => {
@@ -184,7 +203,7 @@ pub async fn run(
             }
             Woken::Over => call.handle(now, Input::CallOver, &mut out),
             Woken::Deadline => call.handle(now, Input::Tick, &mut out),
-            Woken::Flush | Woken::Nothing => {}
+            Woken::Flush => {}
         }
         let mut ended = None;
         loop {
@@ -196,8 +215,11 @@ pub async fn run(
                 lost = unflushed.flush(&mut caller, &mut sessions).await.or(lost);
             }
             match lost {
-                // The call may have more to say about it.
-                Some(lost) if ended.is_none() => call.handle(millis(started), lost, &mut out),
+                // The call may have more to say about it, or go on with another session.
+                Some(lost) if ended.is_none() => {
+                    dry = false;
+                    call.handle(millis(started), lost, &mut out);
+                }
                 _ => break,
             }
         }
@@ -241,7 +263,7 @@ impl Unflushed {
     }
 
     /// Sends what waits. A peer that does not take it is lost.
-    async fn flush(&mut self, caller: &mut WebSocket, sessions: &mut Sessions) -> Option<Input<'static>> {
+    async fn flush(&mut self, caller: &mut CallerSocket, sessions: &mut Sessions) -> Option<Input<'static>> {
         let Self { to_caller, to_model } = std::mem::take(self);
         let mut lost = None;
         if to_caller > 0 && !sent(caller.flush()).await {
@@ -258,12 +280,12 @@ impl Unflushed {
 }
 
 /// Looks after Twilio's socket: whether it has been silent for too long, pings included.
-async fn is_dead(watch: &mut Watch, caller: &mut WebSocket) -> bool {
+async fn is_dead(watch: &mut Watch, caller: &mut CallerSocket) -> bool {
     match watch.check() {
         Verdict::Fine => false,
         Verdict::Ask => {
             // A failed ping shows as a closed socket at the next read.
-            let _ = timeout(SEND_LIMIT, caller.send(CallerMessage::Ping(Bytes::new()))).await;
+            let _ = timeout(SEND_LIMIT, caller.send(Message::Ping(Bytes::new()))).await;
             false
         }
         Verdict::Dead => {
@@ -295,7 +317,7 @@ impl Sessions {
         }
         self.unanswered_pings += 1;
         // A failed ping shows as a closed socket at the next read.
-        let _ = timeout(SEND_LIMIT, socket.send(ModelMessage::Ping(Vec::new().into()))).await;
+        let _ = timeout(SEND_LIMIT, socket.send(Message::Ping(Bytes::new()))).await;
         true
     }
 
@@ -335,12 +357,12 @@ struct Performed {
 /// Does what the call said. Messages are only put into the sockets' buffers.
 async fn perform(
     out: &mut Vec<Action>,
-    caller: &mut WebSocket,
+    caller: &mut CallerSocket,
     sessions: &mut Sessions,
     others: &mut Others<'_>,
     unflushed: &mut Unflushed,
     effects: &mut impl Effects,
-    tool_done: &mpsc::Sender<ToolDone>,
+    tool_done: &mpsc::Sender<Box<ToolDone>>,
 ) -> Performed {
     let mut performed = Performed::default();
     for action in out.drain(..) {
@@ -348,14 +370,14 @@ async fn perform(
             Action::ToCaller(text) => {
                 unflushed.to_caller += 1;
                 effects.twilio_told(&text);
-                if !sent(caller.feed(CallerMessage::text(text))).await {
+                if !sent(caller.feed(Message::text(text))).await {
                     performed.lost = Some(Input::CallerGone);
                 }
             }
             Action::ToModel(text) => {
                 if let Some(socket) = sessions.model.as_mut() {
                     unflushed.to_model += 1;
-                    if !sent(socket.feed(ModelMessage::text(text))).await {
+                    if !sent(socket.feed(Message::text(text))).await {
                         performed.lost = Some(Input::ModelGone);
                     }
                 }
@@ -384,19 +406,18 @@ async fn sent<E>(sending: impl Future<Output = Result<(), E>>) -> bool {
     }
 }
 
-fn caller_text(message: Option<Result<CallerMessage, axum::Error>>) -> Woken {
+fn caller_woke(message: Option<Result<Message, tungstenite::Error>>) -> Woken {
     match message {
-        Some(Ok(CallerMessage::Text(text))) => Woken::Caller(Some(text)),
-        Some(Ok(CallerMessage::Close(_)) | Err(_)) | None => Woken::Caller(None),
-        Some(Ok(_)) => Woken::Nothing,
+        Some(Ok(Message::Text(text))) => Woken::Caller(Some(text)),
+        Some(Ok(Message::Close(_)) | Err(_)) | None => Woken::Caller(None),
+        Some(Ok(_)) => Woken::CallerLives,
     }
 }
 
-async fn next(model: &mut Option<Socket>) -> Woken {
-    let Some(socket) = model else { return Woken::Nothing };
-    match socket.next().await {
-        Some(Ok(ModelMessage::Text(text))) => Woken::Model(Some(text)),
-        Some(Ok(ModelMessage::Close(frame))) => {
+fn model_woke(message: Option<Result<Message, tungstenite::Error>>) -> Woken {
+    match message {
+        Some(Ok(Message::Text(text))) => Woken::Model(Some(text)),
+        Some(Ok(Message::Close(frame))) => {
             let code = frame.map(|frame| u16::from(frame.code));
             tracing::info!(code, "OpenAI closed the session");
             Woken::Model(None)
@@ -409,7 +430,7 @@ async fn next(model: &mut Option<Socket>) -> Woken {
 impl Ended {
     /// Closes both sockets. If the call is alive, Twilio asks at once how it goes on.
     pub async fn close(mut self) {
-        let _ = timeout(CLOSE_LIMIT, self.caller.send(CallerMessage::Close(None))).await;
+        let _ = timeout(CLOSE_LIMIT, self.caller.send(Message::Close(None))).await;
         if let Some(mut socket) = self.model {
             let _ = timeout(CLOSE_LIMIT, socket.close(None)).await;
         }

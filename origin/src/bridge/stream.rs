@@ -6,18 +6,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
+use futures_util::{SinkExt as _, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use shared::stream_token::{self, StreamGrant, TokenError};
 use shared::{CallId, CallSid, SystemType};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::beginning::{Beginning, First};
 use super::call::{Action, Call, EndReason, Rules, Setup};
 use super::openai::FunctionCall;
-use super::pump::{self, Effects, Opening, ToolDone};
+use super::pump::{self, CallerSocket, Effects, Opening, ToolDone};
 use super::record::CallRecord;
 use super::session;
 use super::sessions::{Occasion, Opener, Terms, Unavailable};
@@ -90,16 +91,11 @@ impl From<sqlx::Error> for Refused {
 }
 
 /// Serves one socket from its first message to its end.
-pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
-    let admitted = async {
-        if app.shutdown.is_cancelled() {
-            return Err(Refused::Stopping);
-        }
-        let start = started(&mut socket).await?;
-        timeout(ADMIT_LIMIT, Box::pin(admit(&app, &start))).await.unwrap_or(Err(Refused::Late))
-    }
-    .await;
-    let admitted = match admitted {
+///
+/// What is done before the call and after it takes more memory than the call, which lasts; so it has its own for as long
+/// as it takes.
+pub async fn serve(app: Arc<App>, mut socket: CallerSocket) {
+    let admitted = match Box::pin(admitted(&app, &mut socket)).await {
         Ok(admitted) => admitted,
         Err(refused) => {
             app.metrics.streams_refused.inc();
@@ -108,28 +104,42 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocket) {
             return;
         }
     };
-    let Admitted { setup, mut effects, live } = admitted;
+    let Admitted { setup, mut effects, live } = *admitted;
     let (call_sid, agent_id) = (effects.record.call_sid.clone(), effects.agent.id);
     tracing::info!(%call_sid, %agent_id, system = "openai-realtime", "media stream started");
     app.metrics.live_calls.inc();
     let told = app.endings.enter(call_sid.clone());
-    let (call, leave, over) = (Call::new(setup, 0), app.departure.clone().announced(), told.over.clone());
-    let ended = Box::pin(pump::run(socket, call, leave, over, &mut effects)).await;
+    let (leave, over) = (app.departure.clone().announced(), told.over.clone());
+    let ended = Box::pin(pump::run(socket, Box::new(Call::new(setup, 0)), leave, over, &mut effects)).await;
     let reason = ended.reason;
-    effects.plan(reason).await;
-    if let EndReason::ModelUnavailable(why) = reason {
-        must_leave(&app, effects.record.call_id, why).await;
-    }
-    if reason.ends_call() {
-        app.recorder.record(effects.record.call_id, Entry::Ended(Ending::of_bridge(reason.as_str())));
-    } else {
-        // Whoever takes the call up replays what is written.
-        let _ = timeout(FLUSH_LIMIT, app.recorder.flush()).await;
-    }
+    Box::pin(conclude(&app, effects, reason)).await;
     ended.close().await;
     app.metrics.live_calls.dec();
     drop((live, told));
     tracing::info!(%call_sid, %agent_id, reason = reason.as_str(), "media stream ended");
+}
+
+async fn admitted(app: &Arc<App>, socket: &mut CallerSocket) -> Result<Box<Admitted>, Refused> {
+    if app.shutdown.is_cancelled() {
+        return Err(Refused::Stopping);
+    }
+    let start = started(socket).await?;
+    timeout(ADMIT_LIMIT, admit(app, &start)).await.unwrap_or(Err(Refused::Late)).map(Box::new)
+}
+
+/// Notes what Twilio, and whoever takes the call up, must know when the stream is over.
+async fn conclude(app: &App, mut effects: CallEffects, reason: EndReason) {
+    effects.plan(reason).await;
+    let call = effects.record.call_id;
+    if let EndReason::ModelUnavailable(why) = reason {
+        must_leave(app, call, why).await;
+    }
+    if reason.ends_call() {
+        app.recorder.record(call, Entry::Ended(Ending::of_bridge(reason.as_str())));
+    } else {
+        // Whoever takes the call up replays what is written.
+        let _ = timeout(FLUSH_LIMIT, app.recorder.flush()).await;
+    }
 }
 
 /// Notes that a call has to go elsewhere, before Twilio asks how it goes on. While the database is away that is not
@@ -144,10 +154,10 @@ async fn must_leave(app: &App, call: CallId, why: Unavailable) {
 }
 
 /// Waits for the stream's `start`.
-async fn started(socket: &mut WebSocket) -> Result<Start, Refused> {
+async fn started(socket: &mut CallerSocket) -> Result<Start, Refused> {
     let start = async {
         loop {
-            match socket.recv().await {
+            match socket.next().await {
                 Some(Ok(Message::Text(text))) => match Event::parse(&text) {
                     Ok(Event::Start(start)) => return Some(start),
                     Ok(Event::Connected | Event::Other) => {}
@@ -306,7 +316,7 @@ impl CallEffects {
 }
 
 impl Effects for CallEffects {
-    fn run_tool(&mut self, call: FunctionCall, done: mpsc::Sender<ToolDone>) {
+    fn run_tool(&mut self, call: FunctionCall, done: mpsc::Sender<Box<ToolDone>>) {
         let arguments = serde_json::from_str(&call.arguments).unwrap_or_else(|_| call.arguments.clone().into());
         let run = ToolRun::begin(&call.call_id, &call.name, arguments);
         let begun = self.tools.run(&call.name, &call.call_id, call.arguments);
@@ -319,7 +329,7 @@ impl Effects for CallEffects {
             app.recorder.record(record, Entry::Tool(run.end(&outcome)));
             let output = outcome.unwrap_or_else(|error| serde_json::json!({ "error": error }).to_string());
             // The caller may have hung up meanwhile.
-            let _ = done.send(ToolDone { call_id: call.call_id, output, command }).await;
+            let _ = done.send(Box::new(ToolDone { call_id: call.call_id, output, command })).await;
         });
     }
 

@@ -7,8 +7,6 @@
 //! by the share of its audio; of one that was still being generated, by the pace at which the agent speaks, since more
 //! of its words are there than of its audio. The reckoning is made anew when more is known.
 
-use std::collections::HashMap;
-
 use super::playback::Heard;
 
 /// How fast an agent speaks of which no whole item is known yet, in characters a second: the usual pace of OpenAI's
@@ -64,7 +62,8 @@ struct Entry {
 #[derive(Debug)]
 pub struct Transcript {
     next_position: u32,
-    entries: HashMap<String, Entry>,
+    /// In the order of their places.
+    entries: Vec<Entry>,
     pace: Pace,
     /// Where the lines of the present session begin.
     session_from: u32,
@@ -86,7 +85,7 @@ impl Pace {
 impl Transcript {
     /// A transcript whose first line stands at `next_position`: a call taken up again goes on where it was.
     pub fn from_position(next_position: u32) -> Self {
-        Self { next_position, entries: HashMap::new(), pace: Pace::default(), session_from: next_position }
+        Self { next_position, entries: Vec::new(), pace: Pace::default(), session_from: next_position }
     }
 
     /// Gives an item its place.
@@ -133,19 +132,19 @@ impl Transcript {
 
     /// The caller has heard all that was sent of an item so far. It is told once the text is known.
     pub fn heard(&mut self, heard: &Heard) -> Option<Line> {
-        let entry = self.entries.get_mut(&heard.part.item_id).filter(|entry| !entry.line.interrupted)?;
+        let entry = self.known(&heard.part.item_id).filter(|entry| !entry.line.interrupted)?;
         entry.line.heard_ms = Some(heard.heard_ms);
         (entry.text == Text::Whole).then(|| entry.line.clone())
     }
 
     /// The caller hears no more of an item: only what was heard stays.
     pub fn cut(&mut self, item_id: &str, heard_ms: u64) -> Option<Line> {
-        let entry = self.entries.get_mut(item_id).filter(|entry| !entry.line.interrupted)?;
+        let entry = self.known(item_id).filter(|entry| !entry.line.interrupted)?;
         entry.line.interrupted = true;
         entry.line.heard_ms = Some(heard_ms);
         // Differs from whatever is reckoned, so that it is told.
         entry.line.text.clone_from(&entry.said);
-        self.reckon(item_id).or_else(|| self.entries.get(item_id).map(|entry| entry.line.clone()))
+        self.reckon(item_id).or_else(|| self.known(item_id).map(|entry| entry.line.clone()))
     }
 
     /// Where the next line will stand.
@@ -155,21 +154,18 @@ impl Transcript {
 
     /// Every line so far that has words, in order.
     pub fn lines(&self) -> Vec<&Line> {
-        let lines = self.entries.values().map(|entry| &entry.line);
-        let mut lines: Vec<&Line> = lines.filter(|line| !line.text.is_empty()).collect();
-        lines.sort_by_key(|line| line.position);
-        lines
+        self.entries.iter().map(|entry| &entry.line).filter(|line| !line.text.is_empty()).collect()
     }
 
     /// Whether the present session knows this item.
     pub fn is_of_session(&self, item_id: &str) -> bool {
-        self.entries.get(item_id).is_some_and(|entry| entry.line.position >= self.session_from)
+        self.place_of(item_id).is_some_and(|at| self.entries[at].line.position >= self.session_from)
     }
 
     /// The session is gone. Its last words may have broken off: of an item whose words are not all there, those stay for
     /// which there is audio.
     pub fn end_session(&mut self) -> Vec<Line> {
-        let of_session = self.entries.values().filter(|entry| entry.line.position >= self.session_from);
+        let of_session = self.entries.iter().filter(|entry| entry.line.position >= self.session_from);
         let broken_off: Vec<(String, u64)> = of_session
             .filter(|entry| entry.line.role == Role::Assistant && entry.text == Text::Growing)
             .map(|entry| (entry.line.item_id.clone(), entry.generated_ms))
@@ -181,7 +177,7 @@ impl Transcript {
     /// What was heard of an item that was cut; `None`: it is known already.
     fn reckon(&mut self, item_id: &str) -> Option<Line> {
         let pace = self.pace;
-        let entry = self.entries.get_mut(item_id)?;
+        let entry = self.known(item_id)?;
         let heard_ms = entry.line.heard_ms.unwrap_or_default();
         let share = if heard_ms >= entry.generated_ms {
             weight(&entry.said)
@@ -201,7 +197,7 @@ impl Transcript {
     }
 
     fn entry(&mut self, item_id: &str, role: Role) -> &mut Entry {
-        if !self.entries.contains_key(item_id) {
+        let at = self.place_of(item_id).unwrap_or_else(|| {
             let line = Line {
                 position: self.next_position,
                 role,
@@ -211,10 +207,19 @@ impl Transcript {
                 interrupted: false,
             };
             self.next_position += 1;
-            let entry = Entry { line, said: String::new(), text: Text::Growing, generated_ms: 0 };
-            self.entries.insert(item_id.to_owned(), entry);
-        }
-        self.entries.get_mut(item_id).unwrap_or_else(|| unreachable!("it was inserted"))
+            self.entries.push(Entry { line, said: String::new(), text: Text::Growing, generated_ms: 0 });
+            self.entries.len() - 1
+        });
+        &mut self.entries[at]
+    }
+
+    fn known(&mut self, item_id: &str) -> Option<&mut Entry> {
+        self.place_of(item_id).map(|at| &mut self.entries[at])
+    }
+
+    /// From the end: what is talked of is nearly always what was said last.
+    fn place_of(&self, item_id: &str) -> Option<usize> {
+        self.entries.iter().rposition(|entry| entry.line.item_id == item_id)
     }
 }
 

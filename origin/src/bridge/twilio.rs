@@ -122,10 +122,8 @@ struct Dtmf<'a> {
 impl<'a> Event<'a> {
     /// Reads one text message.
     pub fn parse(message: &'a str) -> Result<Self, serde_json::Error> {
-        if let Some(media) = scan::media(message)
-            && let Some(audio) = Audio::new(media.payload)
-        {
-            return Ok(Self::Media { audio, at_ms: media.timestamp.parse().ok() });
+        if let Some(media) = scan::media(message) {
+            return Ok(Self::Media { audio: media.audio, at_ms: media.timestamp.parse().ok() });
         }
         let frame: Frame<'a> = serde_json::from_str(message)?;
         let event = match frame.event.as_str() {

@@ -7,21 +7,16 @@ use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use crate::config::OpenAi;
+use crate::websocket;
 
 /// A session's socket.
 pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// The largest event is the whole session's or a response's; audio comes in pieces far smaller.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
-/// Of what is read and of what is written. The WebSocket library clears what is free of the first before every read,
-/// so its default of 128 KiB would double what a call costs; this holds some messages of audio. What is longer is read
-/// and written in turns.
-const BUFFER_BYTES: usize = 4096;
-
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -60,12 +55,8 @@ pub async fn connect(config: Option<&OpenAi>, model: &str) -> Result<Socket, Con
     key.set_sensitive(true);
     request.headers_mut().insert(AUTHORIZATION, key);
 
-    let limits = WebSocketConfig::default()
-        .max_message_size(Some(MAX_MESSAGE_BYTES))
-        .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(BUFFER_BYTES);
     // Nagle's algorithm is off: audio is sent in small pieces that must not wait for each other.
-    let connecting = connect_async_with_config(request, Some(limits), true);
+    let connecting = connect_async_with_config(request, Some(websocket::config(MAX_MESSAGE_BYTES)), true);
     let (socket, _) = connecting.await.map_err(unreachable)?;
     Ok(socket)
 }

@@ -240,10 +240,10 @@ fn the_greeting_is_asked_for_once() {
 fn agent_audio_passes_in_pieces_with_a_mark_after_each() {
     let mut script = Script::talking();
     script.model(&created("r1"));
-    script.agent_speaks("r1", "a", 500);
+    script.agent_speaks("r1", "a", 560);
     let sent = script.sent_to_caller();
     let kinds: Vec<_> = sent.iter().map(|m| m["event"].as_str().unwrap()).collect();
-    // The last 100 ms have their mark when it is known that they are the last.
+    // The last 20 ms have their mark when it is known that they are the last.
     assert_eq!(kinds, ["media", "mark", "media", "mark", "media", "mark"]);
     script.agent_speaks("r1", "a", 20);
     assert_eq!(script.sent_to_caller().len(), 1);
@@ -253,7 +253,7 @@ fn agent_audio_passes_in_pieces_with_a_mark_after_each() {
     assert!(script.take().is_empty());
     let bytes: usize =
         sent.iter().filter_map(|m| m["media"]["payload"].as_str()).map(|p| STANDARD.decode(p).unwrap().len()).sum();
-    assert_eq!(bytes, 4000);
+    assert_eq!(bytes, 4480);
 }
 
 #[test]
@@ -345,16 +345,16 @@ fn an_unheard_item_of_a_finished_response_is_deleted_at_once() {
 fn an_item_that_goes_on_unheard_is_cut_where_hearing_ended() {
     let mut script = Script::talking();
     script.model(&created("r1"));
-    script.agent_speaks("r1", "a", 100);
+    script.agent_speaks("r1", "a", 160);
     let marks = mark_names(&script.sent_to_caller());
-    script.now = 120;
+    script.now = 180;
     script.caller(&mark(marks.last().unwrap()));
     script.model(&speech_started());
     script.agent_speaks("r1", "a", 300);
     assert!(script.take().is_empty(), "nothing plays, so nothing is cleared");
     script.model(&done("r1", "cancelled"));
     let sent = script.sent_to_model();
-    assert_eq!((&sent[0]["item_id"], &sent[0]["audio_end_ms"]), (&json!("a"), &json!(100)));
+    assert_eq!((&sent[0]["item_id"], &sent[0]["audio_end_ms"]), (&json!("a"), &json!(160)));
 }
 
 #[test]

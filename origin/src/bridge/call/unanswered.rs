@@ -46,7 +46,7 @@ impl Unanswered {
     /// Notes a piece of sound. `listening`: a session hears it as well.
     pub(super) fn push(&mut self, audio: Audio<'_>, listening: bool) {
         let bytes = audio.byte_len();
-        self.text.extend(audio.as_str().bytes());
+        self.text.extend(audio.as_str().as_bytes());
         self.pieces.push_back((audio.as_str().len(), bytes));
         self.kept += bytes;
         self.end += bytes;
