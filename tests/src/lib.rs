@@ -9,6 +9,7 @@ pub mod cloudflare;
 pub mod demo;
 pub mod dev;
 pub mod faults;
+pub mod gate;
 pub mod hosts;
 pub mod latency;
 pub mod openai;

@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use crate::gate::{Held, When};
 use crate::hosts::Hosts;
 use call::{Call, CallStatus as Status, Callbacks, Direction, Setup};
 use exchange::{Exchange, lock};
@@ -135,6 +136,13 @@ impl Default for InboundCall {
 pub enum Fault {
     /// 429, code 20429; the request is not processed.
     TooManyRequests,
+    /// The same with this `Retry-After`.
+    RateLimited {
+        /// Seconds.
+        retry_after_s: u64,
+    },
+    /// 400, code 20001; the request is not processed.
+    Refused,
     /// 500; the request is not processed.
     ServerError,
     /// 401, code 20003.
@@ -212,6 +220,11 @@ impl Twilio {
     /// The next so many REST requests go wrong in this way.
     pub fn fail_next(&self, requests: usize, fault: Fault) {
         self.exchange.add_faults(fault, requests);
+    }
+
+    /// Holds the next REST request with this method whose path below the account begins so.
+    pub fn hold(&self, when: When, method: &'static str, path: &'static str) -> Held {
+        self.exchange.gates.hold(when, method, path)
     }
 
     /// Every request to the REST API, in order.

@@ -70,6 +70,7 @@ pub use sound::{level, tone};
 pub use talk::NO_RESULT;
 
 use crate::faults::Faults;
+use crate::gate::{Gates, Held, When};
 use crate::hosts::{Hosts, http_client};
 use crate::record::Record;
 use deliver::Sender;
@@ -175,6 +176,7 @@ impl Vapi {
             calls: Record::default(),
             requests: Record::default(),
             faults: faults.clone(),
+            gates: Gates::default(),
             stop: stop.clone(),
             options,
         });
@@ -193,6 +195,16 @@ impl Vapi {
     /// Base URL of the REST API.
     pub fn api_url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Holds the next REST request with this method whose path begins so.
+    pub fn hold(&self, when: When, method: &'static str, path: &'static str) -> Held {
+        self.shared.gates.hold(when, method, path)
+    }
+
+    /// The numbers that it knows, newest first.
+    pub fn numbers(&self) -> Vec<Value> {
+        self.shared.stored().numbers.newest_first().cloned().map(Value::from).collect()
     }
 
     /// Every server message, in the order of sending.
@@ -276,6 +288,7 @@ pub(crate) struct Shared {
     pub(crate) requests: Record<Request>,
     pub(crate) sender: Sender,
     pub(crate) faults: Faults<Fault>,
+    pub(crate) gates: Gates,
     pub(crate) script: Mutex<Script>,
     pub(crate) stop: CancellationToken,
 }

@@ -11,6 +11,7 @@ use super::number::Number;
 use super::sid::CallSid;
 use super::webhook::Failure;
 use super::{Callee, Fault, TwilioOptions};
+use crate::gate::Gates;
 
 /// An entry of the account's debugger: an error or a warning.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -47,6 +48,7 @@ pub(crate) struct Exchange {
     pub(crate) callees: Mutex<HashMap<String, Callee>>,
     notifications: Mutex<Vec<Notification>>,
     faults: Mutex<VecDeque<Fault>>,
+    pub(crate) gates: Gates,
     requests: Mutex<Vec<RestRequest>>,
     callback_copies: AtomicUsize,
     pub(crate) stopped: CancellationToken,
@@ -62,6 +64,7 @@ impl Exchange {
             callees: Mutex::default(),
             notifications: Mutex::default(),
             faults: Mutex::default(),
+            gates: Gates::default(),
             requests: Mutex::default(),
             callback_copies: AtomicUsize::new(1),
             stopped: CancellationToken::new(),

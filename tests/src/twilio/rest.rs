@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::Fault;
 use super::exchange::{Exchange, RestRequest};
+use crate::gate::When;
 
 pub(crate) fn router(exchange: Arc<Exchange>) -> Router {
     Router::new().route("/2010-04-01/{*path}", any(handle)).with_state(exchange)
@@ -87,10 +88,12 @@ async fn handle(
     body: Bytes,
 ) -> Response {
     let fault = exchange.next_fault(method != Method::GET);
+    // Without `Accounts/{sid}`.
+    let below = path.split('/').skip(2).collect::<Vec<_>>().join("/");
+    let gate = exchange.gates.take(method.as_str(), &below);
+    gate.stop(When::Before).await;
     let note = |status| {
-        // Without `Accounts/{sid}`.
-        let path = path.split('/').skip(2).collect::<Vec<_>>().join("/");
-        exchange.note_request(RestRequest { method: method.to_string(), path, status });
+        exchange.note_request(RestRequest { method: method.to_string(), path: below.clone(), status });
     };
     let error = |status, code, message: &str| {
         note(status);
@@ -98,6 +101,12 @@ async fn handle(
     };
     match fault {
         Some(Fault::TooManyRequests) => return error(429, 20429, "Too Many Requests"),
+        Some(Fault::RateLimited { retry_after_s }) => {
+            let mut answer = error(429, 20429, "Too Many Requests");
+            answer.headers_mut().insert(RETRY_AFTER, retry_after_s.into());
+            return answer;
+        }
+        Some(Fault::Refused) => return error(400, 20001, "Refused on command"),
         Some(Fault::ServerError) => {
             return error(500, 20500, "An internal server error has occurred");
         }
@@ -120,6 +129,7 @@ async fn handle(
     };
     let reply = route(&exchange, &method, &path, &form);
     note(reply.as_ref().map_or_else(|error| error.status, |(status, _)| *status));
+    gate.stop(When::After).await;
     if fault == Some(Fault::LostAnswer) {
         return std::future::pending().await;
     }

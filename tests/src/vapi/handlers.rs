@@ -73,11 +73,15 @@ pub(crate) fn read(State(shared): App, kind: Kind, Path(id): Path<String>) -> An
 pub(crate) async fn create(State(shared): App, kind: Kind, body: Bytes) -> Answer {
     let mut body = json_object(&body)?;
     refuse(kind.check(&body, true))?;
-    if kind == Kind::Number {
-        import::admit(&shared, &mut body).await?;
-    }
-    let made = kind.of(&mut shared.stored()).create(body, OffsetDateTime::now_utc());
-    Ok((StatusCode::CREATED, Json(presented(&made))).into_response())
+    // What has begun goes on, whether or not the sender waits for it.
+    let creating = tokio::spawn(async move {
+        if kind == Kind::Number {
+            import::admit(&shared, &mut body).await?;
+        }
+        let made = kind.of(&mut shared.stored()).create(body, OffsetDateTime::now_utc());
+        Ok((StatusCode::CREATED, Json(presented(&made))).into_response())
+    });
+    creating.await.unwrap_or_else(|_| Err(ApiError::internal()))
 }
 
 pub(crate) async fn patch(State(shared): App, kind: Kind, Path(id): Path<String>, body: Bytes) -> Answer {

@@ -16,9 +16,7 @@ const TWILIO_LIMIT: Duration = Duration::from_secs(10);
 /// The wording of the error for a number that is there already is not documented.
 pub(crate) async fn admit(shared: &Arc<Shared>, body: &mut Map<String, Value>) -> Result<(), ApiError> {
     let number = body.get("number").and_then(Value::as_str).unwrap_or_default();
-    if shared.stored().numbers.find("number", number).is_some() {
-        return Err(ApiError::bad_request(format!("Phone Number {number} Is Already In Use.")));
-    }
+    refuse_known(shared, number)?;
     if let Some(id) = set(body, "assistantId").and_then(Value::as_str)
         && shared.stored().assistants.get(id).is_none()
     {
@@ -26,7 +24,16 @@ pub(crate) async fn admit(shared: &Arc<Shared>, body: &mut Map<String, Value>) -
     }
     body.entry("status").or_insert_with(|| "active".into());
     body.entry("smsEnabled").or_insert_with(|| true.into());
-    point_at_vapi(shared, body).await
+    point_at_vapi(shared, body).await?;
+    // Another import may have been faster meanwhile.
+    refuse_known(shared, body.get("number").and_then(Value::as_str).unwrap_or_default())
+}
+
+fn refuse_known(shared: &Shared, number: &str) -> Result<(), ApiError> {
+    match shared.stored().numbers.find("number", number) {
+        Some(_) => Err(ApiError::bad_request(format!("Phone Number {number} Is Already In Use."))),
+        None => Ok(()),
+    }
 }
 
 /// Sets `VoiceUrl`, `StatusCallback` and, unless SMS is off, `SmsUrl` of the number at Twilio.

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::{Fault, Shared, handlers, inbound, media};
+use crate::gate::When;
 use handlers::Kind;
 
 /// Bodies above this are refused; assistants with long prompts are well below it.
@@ -113,7 +114,11 @@ async fn admit(State(shared): App, mut request: HttpRequest, next: Next) -> Resp
         }
     }
     if authorized(request.headers(), &shared.options.api_key) {
-        next.run(request).await
+        let gate = shared.gates.take(request.method().as_str(), request.uri().path());
+        gate.stop(When::Before).await;
+        let response = next.run(request).await;
+        gate.stop(When::After).await;
+        response
     } else {
         ApiError::unauthorized().into_response()
     }
