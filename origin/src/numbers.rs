@@ -44,6 +44,12 @@ pub enum NumberError {
     /// A number is released only when nobody answers it.
     #[error("an agent answers the number: unassign it first")]
     Assigned,
+    /// From then on nobody gets it.
+    #[error("the number is being given back")]
+    Releasing,
+    /// It is as it came.
+    #[error("Twilio is not told about the number")]
+    NotPointed,
     /// A number is released only when nobody speaks on it.
     #[error("calls to the number are in progress")]
     CallsInFlight,
@@ -74,7 +80,7 @@ impl NumberError {
     /// A stable word, part of the API.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::NoAgent | Self::NoNumber => "not_found",
+            Self::NoAgent | Self::NoNumber | Self::NotPointed => "not_found",
             Self::Known => "number_known",
             Self::BeingBought => "number_being_bought",
             Self::Owned => "number_owned",
@@ -82,6 +88,7 @@ impl NumberError {
             Self::NotTwilios => "not_twilios_at_vapi",
             Self::NoAssistant => "no_vapi_assistant",
             Self::Assigned => "number_assigned",
+            Self::Releasing => "number_releasing",
             Self::CallsInFlight => "calls_in_flight",
             Self::Expired => "purchase_expired",
             Self::NotConfigured(_) => "not_configured",
@@ -112,8 +119,10 @@ impl NumberError {
         match self {
             Self::Twilio(NumbersError::RateLimited { retry_after })
             | Self::Vapi(PhoneNumbersError::RateLimited { retry_after }) => Some(*retry_after),
-            Self::Twilio(NumbersError::Refused { status, .. })
-            | Self::Vapi(PhoneNumbersError::Refused { status, .. }) => passing(*status).then_some(None),
+            Self::Twilio(NumbersError::Refused { status, retry_after, .. })
+            | Self::Vapi(PhoneNumbersError::Refused { status, retry_after, .. }) => {
+                passing(*status).then_some(*retry_after)
+            }
             Self::Twilio(_) | Self::Vapi(_) | Self::NotConfigured(_) => Some(None),
             Self::Store(error) => error.is_temporary().then_some(None),
             _ => None,

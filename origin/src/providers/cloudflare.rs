@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config;
+use crate::providers::retry_after;
 
 /// A bulk write of a thousand routes takes well under a second; the rest is for a bad day.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -220,8 +220,7 @@ async fn send<R: DeserializeOwned>(request: RequestBuilder) -> Result<(Option<R>
     let response = request.send().await.map_err(unreachable)?;
     let status = response.status();
     if status == StatusCode::TOO_MANY_REQUESTS {
-        let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let retry_after = seconds.map_or(DEFAULT_RETRY_AFTER, Duration::from_secs);
+        let retry_after = retry_after(&response).unwrap_or(DEFAULT_RETRY_AFTER);
         return Err(CloudflareError::RateLimited { retry_after });
     }
     let text = response.bytes().await.map_err(unreachable)?;

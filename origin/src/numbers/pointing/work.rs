@@ -2,6 +2,8 @@
 //!
 //! Before anything is written it is noted, so that whoever comes after a crash knows it for ours.
 
+mod at_vapi;
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,16 +14,13 @@ use super::{Bases, Verdict};
 use crate::App;
 use crate::config;
 use crate::providers::twilio::numbers::{Numbers, NumbersError, OwnedNumber, VoiceSettings};
-use crate::providers::vapi::phone_numbers::{Answering, PhoneNumbers, PhoneNumbersError, VapiNumber};
-use crate::replication;
+use crate::providers::vapi::phone_numbers::PhoneNumbersError;
+use crate::store::StoreError;
 use crate::store::events::{self, Actor, NewEvent};
 use crate::store::pointings::{self, Noted, Place, Pointing, PointingState, Setback, Task};
-use crate::store::{self, StoreError};
 
 /// The event of a number that was pointed elsewhere.
 const POINTED: &str = "number.pointed";
-/// The event of a number that Vapi knows from now on.
-const IMPORTED: &str = "number.imported_to_vapi";
 /// The event of a number that was left as somebody else has set it.
 const CONFLICT: &str = "number.pointing_conflict";
 /// The event of a number that Twilio or Vapi refuse.
@@ -110,6 +109,17 @@ impl Trouble {
         }
     }
 
+    /// How long, if Twilio or Vapi said.
+    const fn asks_to_wait(&self) -> Option<Duration> {
+        match self {
+            Self::Twilio(NumbersError::RateLimited { retry_after } | NumbersError::Refused { retry_after, .. })
+            | Self::Vapi(
+                PhoneNumbersError::RateLimited { retry_after } | PhoneNumbersError::Refused { retry_after, .. },
+            ) => *retry_after,
+            _ => None,
+        }
+    }
+
     fn outcome(&self) -> Outcome {
         // Credentials and what a service lacks are mended without touching the number, so they are tried again.
         let passes = |status: u16| status >= 500 || matches!(status, 401 | 403 | 408);
@@ -164,10 +174,7 @@ async fn set_back(
     let text = trouble.to_string();
     let (number_id, code, error) = (task.pointing.number_id, trouble.code(), text.as_str());
     tracing::warn!(%number_id, code, error, state = state.as_str(), "A number is not pointed where it belongs");
-    let wait = match outcome {
-        Outcome::RateLimited(Some(asked)) => asked,
-        _ => pause(task.pointing.attempts),
-    };
+    let wait = trouble.asks_to_wait().unwrap_or_else(|| pause(task.pointing.attempts));
     let setback = Setback { state, wait_seconds: wait.as_secs_f64(), code, error };
     pointings::set_back(conn, number_id, task.pointing.request, &setback).await?;
     if let Some(kind) = kind {
@@ -214,6 +221,7 @@ impl Worker<'_> {
             remembered: pointing.remembered.clone(),
             vapi_saved: pointing.vapi_saved,
         };
+        self.catch_up(&now).await?;
         let mut verdict = self.judge(&mut now).await?;
         let goes_to_vapi = pointing.place == Place::Vapi;
         // Where calls have been before they can go again at once, and Vapi is asked afterwards whether all is as it was.
@@ -259,7 +267,19 @@ impl Worker<'_> {
         if now.owned.settings != target {
             return Err(Trouble::NotTaken);
         }
-        self.log(&before, &target).await
+        self.log(&before, now).await
+    }
+
+    /// An attempt that got no answer from Twilio, or died of it, may have changed the settings all the same. That is logged
+    /// by whoever finds it.
+    async fn catch_up(&self, now: &Now) -> Result<(), Trouble> {
+        let Pointing { found, ours, .. } = &self.task.pointing;
+        let settings = &now.owned.settings;
+        let is_ours = ours.as_ref().is_some_and(|ours| ours.contains(settings));
+        match found {
+            Some(before) if before != settings && is_ours => self.log(before, now).await,
+            _ => Ok(()),
+        }
     }
 
     /// What Twilio may be found with from now on: what it says, what it is about to be told, and what an earlier
@@ -291,75 +311,6 @@ impl Worker<'_> {
         Err(Trouble::NotInAccount)
     }
 
-    /// Has Vapi know the number, with the agent's assistant and our webhook; tells whether that changed anything. It may
-    /// have changed the settings at Twilio, too, so these are read again.
-    async fn tell_vapi(&self, twilio: &config::Twilio, now: &mut Now) -> Result<bool, Trouble> {
-        let config = self.app.config.vapi.as_ref().ok_or(Trouble::NotConfigured("Vapi"))?;
-        let assistant = self.task.assistant.as_ref().ok_or(Trouble::NoAssistant)?;
-        let vapi = PhoneNumbers { http: &self.app.http, config };
-        let server_url = format!("{}/api/vapi/webhook", self.app.config.edge_base());
-        let answering = Answering { assistant, server_url: &server_url };
-        let known = match &self.task.vapi_phone_number_id {
-            Some(id) => vapi.fetch(id).await?,
-            None => None,
-        };
-        // Somebody may have imported it, or we have and the answer never came.
-        let known = match known {
-            Some(known) => Some(known),
-            None => vapi.find(&self.task.number).await?,
-        };
-        if known.as_ref().is_some_and(|known| known.provider != "twilio") {
-            return Err(Trouble::NotTwilios);
-        }
-        // Saving may point the number at Vapi, so it is not saved for nothing.
-        let is_right = |known: &VapiNumber| {
-            let told = known.server.as_ref().is_some_and(|server| server.url.is_some());
-            known.assistant_id.as_deref() == Some(assistant.as_str()) && told
-        };
-        let (id, changed) = match known {
-            Some(known) if is_right(&known) => (known.id, false),
-            known => {
-                now.vapi_saved = true;
-                self.note(now, &self.ours(now, None), self.task.pointing.assistant.as_ref(), true).await?;
-                let saved = if let Some(known) = known {
-                    vapi.save(&known.id, answering).await?
-                } else {
-                    let (_, token) = twilio.credentials(&now.owned.account);
-                    let token = token.ok_or(Trouble::NotConfigured("the number's Twilio account"))?;
-                    vapi.import(&self.task.number, &now.owned.account, token, answering).await?
-                };
-                (saved.id, true)
-            }
-        };
-        if self.task.vapi_phone_number_id.as_deref() != Some(id.as_str()) {
-            self.note_vapi_id(&id).await?;
-        }
-        if changed {
-            now.owned = self.find(twilio).await?;
-        }
-        Ok(changed)
-    }
-
-    async fn note_vapi_id(&self, id: &str) -> Result<(), Trouble> {
-        let mut conn = self.app.db.acquire().await?;
-        let mut tx = conn.begin().await?;
-        if let Some(agent) = self.task.agent_id {
-            store::agents::lock(&mut tx, self.task.project_id, agent).await?;
-        }
-        store::numbers::set_vapi_id(&mut tx, self.task.pointing.number_id, Some(id)).await?;
-        let event = NewEvent {
-            agent_id: self.task.agent_id,
-            number_id: Some(self.task.pointing.number_id),
-            before: Some(json!({ "vapiPhoneNumberId": self.task.vapi_phone_number_id })),
-            after: Some(json!({ "vapiPhoneNumberId": id })),
-            ..NewEvent::new(self.task.project_id, IMPORTED, &Actor::Origin)
-        };
-        events::append(&mut tx, &event).await?;
-        replication::enqueue(&mut tx).await?;
-        tx.commit().await?;
-        Ok(())
-    }
-
     async fn note(
         &self,
         now: &Now,
@@ -367,30 +318,46 @@ impl Worker<'_> {
         assistant: Option<&AssistantId>,
         vapi_saved: bool,
     ) -> Result<(), Trouble> {
-        let Now { owned, remembered, .. } = now;
-        let noted = Noted {
-            account: &owned.account,
-            sid: &owned.sid,
-            found: &owned.settings,
-            ours,
-            remembered: remembered.as_ref(),
-            assistant,
-            vapi_saved,
-        };
+        let noted = noted(now, ours, assistant, vapi_saved);
         pointings::note(&mut *self.app.db.acquire().await?, self.task.pointing.number_id, &noted).await?;
         Ok(())
     }
 
-    async fn log(&self, before: &VoiceSettings, after: &VoiceSettings) -> Result<(), Trouble> {
+    /// Logs a change at Twilio together with the note of it, so that it is logged once.
+    async fn log(&self, before: &VoiceSettings, now: &Now) -> Result<(), Trouble> {
+        let pointing = &self.task.pointing;
         let event = NewEvent {
             agent_id: self.task.agent_id,
-            number_id: Some(self.task.pointing.number_id),
+            number_id: Some(pointing.number_id),
             before: Some(json!(before)),
-            after: Some(json!(after)),
-            details: json!({ "place": self.task.pointing.place }),
+            after: Some(json!(now.owned.settings)),
+            details: json!({ "place": pointing.place }),
             ..NewEvent::new(self.task.project_id, POINTED, &Actor::Origin)
         };
-        events::append(&mut *self.app.db.acquire().await?, &event).await?;
+        let mut conn = self.app.db.acquire().await?;
+        let mut tx = conn.begin().await?;
+        events::append(&mut tx, &event).await?;
+        let ours = self.ours(now, None);
+        let noted = noted(now, &ours, pointing.assistant.as_ref(), now.vapi_saved);
+        pointings::note(&mut tx, pointing.number_id, &noted).await?;
+        tx.commit().await?;
         Ok(())
+    }
+}
+
+fn noted<'a>(
+    Now { owned, remembered, .. }: &'a Now,
+    ours: &'a [VoiceSettings],
+    assistant: Option<&'a AssistantId>,
+    vapi_saved: bool,
+) -> Noted<'a> {
+    Noted {
+        account: &owned.account,
+        sid: &owned.sid,
+        found: &owned.settings,
+        ours,
+        remembered: remembered.as_ref(),
+        assistant,
+        vapi_saved,
     }
 }

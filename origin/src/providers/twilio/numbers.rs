@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use shared::{AccountSid, E164};
 use utoipa::ToSchema;
 
 use crate::config;
+use crate::providers::retry_after;
 
 /// For one request and its answer.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -200,6 +200,8 @@ pub enum NumbersError {
         code: Option<u32>,
         /// Twilio's words.
         message: String,
+        /// How long to wait, if Twilio said.
+        retry_after: Option<Duration>,
     },
     /// A success that cannot be read.
     #[error("Twilio's answer has no usable {0}")]
@@ -415,10 +417,9 @@ async fn read<T: DeserializeOwned>(response: Response) -> Result<T, NumbersError
 
 /// A refusal in Twilio's words; a proxy's page has none.
 async fn fault(response: Response) -> NumbersError {
-    let status = response.status();
+    let (status, retry_after) = (response.status(), retry_after(&response));
     if status == StatusCode::TOO_MANY_REQUESTS {
-        let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        return NumbersError::RateLimited { retry_after: seconds.map(Duration::from_secs) };
+        return NumbersError::RateLimited { retry_after };
     }
     let fault: Fault = response.json().await.unwrap_or(Fault { code: None, message: None });
     let message = fault.message.unwrap_or_else(|| "no reason given".to_owned());
@@ -426,6 +427,7 @@ async fn fault(response: Response) -> NumbersError {
         status: status.as_u16(),
         code: fault.code,
         message: message.chars().take(MESSAGE_CHARACTERS).collect(),
+        retry_after,
     }
 }
 

@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use reqwest::header::RETRY_AFTER;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::config::VapiApi;
+use crate::providers::retry_after;
 
 /// For one request and its answer.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -152,11 +152,6 @@ impl<'a> Reader<'a> {
         }
         Err(unusable())
     }
-}
-
-/// The pause that Vapi asks for, in seconds.
-fn retry_after(response: &reqwest::Response) -> Option<Duration> {
-    response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// The whole answer as JSON; `None`: it is too long, or no JSON.

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
@@ -15,6 +14,7 @@ use serde_json::{Map, Value, json};
 use shared::{AccountSid, AssistantId, E164};
 
 use crate::config::Vapi;
+use crate::providers::retry_after;
 
 /// For one request and its answer.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -77,6 +77,8 @@ pub enum PhoneNumbersError {
         status: u16,
         /// Vapi's words.
         message: String,
+        /// How long to wait, if Vapi said.
+        retry_after: Option<Duration>,
     },
     /// A success that cannot be read.
     #[error("Vapi's answer cannot be read")]
@@ -197,10 +199,9 @@ async fn read<T: DeserializeOwned>(response: Response) -> Result<T, PhoneNumbers
 
 /// A refusal in Vapi's words: one, or a list of them.
 async fn fault(response: Response) -> PhoneNumbersError {
-    let status = response.status();
+    let (status, retry_after) = (response.status(), retry_after(&response));
     if status == StatusCode::TOO_MANY_REQUESTS {
-        let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        return PhoneNumbersError::RateLimited { retry_after: seconds.map(Duration::from_secs) };
+        return PhoneNumbersError::RateLimited { retry_after };
     }
     let body: Value = response.json().await.unwrap_or_default();
     let message = match &body["message"] {
@@ -208,5 +209,9 @@ async fn fault(response: Response) -> PhoneNumbersError {
         Value::Array(texts) => texts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "),
         _ => "no reason given".to_owned(),
     };
-    PhoneNumbersError::Refused { status: status.as_u16(), message: message.chars().take(MESSAGE_CHARACTERS).collect() }
+    PhoneNumbersError::Refused {
+        status: status.as_u16(),
+        message: message.chars().take(MESSAGE_CHARACTERS).collect(),
+        retry_after,
+    }
 }
