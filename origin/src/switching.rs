@@ -286,6 +286,8 @@ mod tests {
             system_type: SystemType::Vapi,
             vapi_handover,
             vapi_phone_number_id: Some("number-1".to_owned()),
+            releasing_since: None,
+            revision: 1,
         }
     }
 

@@ -192,7 +192,8 @@ pub(crate) async fn run(command: NumbersCommand) -> anyhow::Result<ExitCode> {
             let mut conn = app.db.acquire().await?;
             let number = find(&mut conn, project, &which.number).await?;
             let mut tx = conn.begin().await?;
-            ensure!(pointing::retry(&mut tx, number.id, overwrite).await?, "Twilio is not told about this number");
+            let number = holding::lock(&mut tx, project, number.id, None).await?;
+            holding::point(&mut tx, &number, overwrite, &ACTOR).await?;
             tx.commit().await?;
             tell(&which.place, &json!({ "numberId": number.id }), "A running origin does it now.")
         }

@@ -14,11 +14,16 @@ use crate::store;
 use crate::store::events::{self, Actor, NewEvent};
 use crate::store::numbers::{self, PhoneNumber};
 use crate::store::pointings::{self, NewPointing};
+use crate::store::purchases;
 
 /// The event of a number that was taken over.
 const ADOPTED: &str = "number.adopted";
 /// The event of a number that another agent answers, or nobody.
 const ASSIGNED: &str = "number.assigned";
+/// The event of somebody who wants Twilio to be told once more.
+const ASKED_AGAIN: &str = "number.pointing_requested";
+/// The event of a number that is to be given back.
+const RELEASING: &str = "number.releasing";
 /// The event of a number that was given back.
 const RELEASED: &str = "number.released";
 
@@ -65,6 +70,10 @@ pub async fn adopt(
     let Adoptable { owned, at_vapi } = number;
     let agent = store::agents::lock(conn, project, agent).await?.ok_or(NumberError::NoAgent)?;
     let place = place_for(&agent)?;
+    // What is being bought is in the account before it has a record.
+    if purchases::is_open(conn, &owned.number).await? {
+        return Err(NumberError::BeingBought);
+    }
     let vapi_id = at_vapi.as_ref().map(|known| known.id.as_str());
     let inserted = numbers::insert(conn, project, agent.id, &owned.number, vapi_id).await?;
     let number_id = inserted.ok_or(NumberError::Known)?;
@@ -103,8 +112,7 @@ async fn find_owned(app: &App, number: &E164) -> Result<Option<OwnedNumber>, Num
     Ok(None)
 }
 
-/// Has another agent answer the number, on that agent's system, or nobody: then callers hear that it is not in service.
-/// Calls in flight stay where they are. Within the caller's transaction, which must end soon after.
+/// Has another agent answer the number, as [`give`] does.
 pub async fn assign(
     conn: &mut PgConnection,
     project: ProjectId,
@@ -113,9 +121,24 @@ pub async fn assign(
     actor: &Actor,
 ) -> Result<PhoneNumber, NumberError> {
     let number = lock(conn, project, number, to).await?;
+    give(conn, number, to, actor).await
+}
+
+/// Has another agent answer a locked number, on that agent's system, or nobody: then callers hear that it is not in
+/// service. Calls in flight stay where they are. Within the caller's transaction, which must end soon after.
+pub async fn give(
+    conn: &mut PgConnection,
+    number: PhoneNumber,
+    to: Option<AgentId>,
+    actor: &Actor,
+) -> Result<PhoneNumber, NumberError> {
     if number.agent_id == to {
         return Ok(number);
     }
+    if number.releasing_since.is_some() {
+        return Err(NumberError::Releasing);
+    }
+    let project = number.project_id;
     if let Some(agent) = to {
         let agent = store::agents::get(conn, project, agent).await?.ok_or(NumberError::NoAgent)?;
         place_for(&agent)?;
@@ -140,40 +163,121 @@ pub async fn assign(
     Ok(after)
 }
 
-/// Locks whoever answers the number and whoever will, in the order of all changes, and reads the number.
-async fn lock(
+/// Locks a number after whoever answers it and whoever will, which is the order of all changes.
+pub async fn lock(
     conn: &mut PgConnection,
     project: ProjectId,
     number: NumberId,
     other: Option<AgentId>,
 ) -> Result<PhoneNumber, NumberError> {
     loop {
-        let before = numbers::get(conn, project, number).await?.ok_or(NumberError::NoNumber)?;
+        // What is locked in vain is let go with it, so that the order is kept.
+        let mut attempt = conn.begin().await?;
+        let before = numbers::get(&mut attempt, project, number).await?.ok_or(NumberError::NoNumber)?;
         let mut agents: Vec<AgentId> = before.agent_id.into_iter().chain(other).collect();
         agents.sort_unstable();
         agents.dedup();
         for agent in agents {
-            store::agents::lock(conn, project, agent).await?.ok_or(NumberError::NoAgent)?;
+            // One that is not there cannot be locked; who gives it the number finds out.
+            store::agents::lock(&mut attempt, project, agent).await?;
         }
-        // It may have moved while we waited; then the locks are the wrong ones, and those that matter follow.
-        let now = numbers::get(conn, project, number).await?.ok_or(NumberError::NoNumber)?;
+        let now = numbers::lock(&mut attempt, project, number).await?.ok_or(NumberError::NoNumber)?;
+        // It may have moved while we waited. Then the locks are the wrong ones.
         if now.agent_id == before.agent_id {
+            attempt.commit().await?;
             return Ok(now);
+        }
+        attempt.rollback().await?;
+    }
+}
+
+/// Asks once more, for a locked number, for what Twilio was to be told, after a conflict or a failure. With `overwrite`,
+/// settings that somebody else made give way, and are remembered for the way back to Vapi.
+pub async fn point(
+    conn: &mut PgConnection,
+    number: &PhoneNumber,
+    overwrite: bool,
+    actor: &Actor,
+) -> Result<(), NumberError> {
+    if number.releasing_since.is_some() {
+        return Err(NumberError::Releasing);
+    }
+    let known = pointings::of_numbers(conn, &[number.id]).await?.pop().ok_or(NumberError::NotPointed)?;
+    // With nothing found yet there is nothing to overwrite.
+    if !pointing::retry(conn, number.id, overwrite && known.found.is_some()).await? {
+        return Err(NumberError::NotPointed);
+    }
+    let event = NewEvent {
+        agent_id: number.agent_id,
+        number_id: Some(number.id),
+        details: json!({ "place": known.place, "overwrite": overwrite, "found": known.found }),
+        ..NewEvent::new(number.project_id, ASKED_AGAIN, actor)
+    };
+    Ok(events::append(conn, &event).await?)
+}
+
+/// Gives a number back to Twilio, for good: begins and finishes it. What was done before a crash is found done.
+pub async fn release(app: &App, project: ProjectId, number: NumberId, actor: &Actor) -> Result<(), NumberError> {
+    let mut conn = app.db.acquire().await?;
+    let mut tx = conn.begin().await?;
+    let number = lock(&mut tx, project, number, None).await?;
+    begin_release(&mut tx, &app.config, &number, actor).await?;
+    tx.commit().await?;
+    drop(conn);
+    finish_release(app, project, number.id, actor).await
+}
+
+/// Begins to give a locked number back: nobody gets it any more. Nobody may answer it, and nobody speak on it. Within
+/// the caller's transaction, after which [`finish_release`] is due.
+pub async fn begin_release(
+    conn: &mut PgConnection,
+    config: &Config,
+    number: &PhoneNumber,
+    actor: &Actor,
+) -> Result<(), NumberError> {
+    config.twilio.as_ref().ok_or(NumberError::NotConfigured("Twilio"))?;
+    if number.agent_id.is_some() {
+        return Err(NumberError::Assigned);
+    }
+    if numbers::has_live_calls(conn, number).await? {
+        return Err(NumberError::CallsInFlight);
+    }
+    if number.releasing_since.is_none() {
+        numbers::set_releasing(conn, number.id, true).await?;
+        let event = NewEvent {
+            number_id: Some(number.id),
+            details: json!({ "number": number.number }),
+            ..NewEvent::new(number.project_id, RELEASING, actor)
+        };
+        events::append(conn, &event).await?;
+    }
+    Ok(())
+}
+
+/// Gives back a number whose release has begun. May be repeated until it is gone. When Twilio or Vapi refuse for good
+/// the number stays, and may be used again.
+pub async fn finish_release(app: &App, project: ProjectId, id: NumberId, actor: &Actor) -> Result<(), NumberError> {
+    let number = numbers::get(&mut *app.db.acquire().await?, project, id).await?.ok_or(NumberError::NoNumber)?;
+    match give_back(app, &number).await {
+        Ok(sid) => forget(app, &number, sid, actor).await,
+        Err(error) => {
+            if error.passes().is_none() {
+                numbers::set_releasing(&mut *app.db.acquire().await?, id, false).await?;
+            }
+            Err(error)
         }
     }
 }
 
-/// Gives a number back to Twilio, for good. Nobody may answer it any more, and nobody speak on it. May be repeated: what
-/// was done before a crash is found done.
-pub async fn release(app: &App, project: ProjectId, number: NumberId, actor: &Actor) -> Result<(), NumberError> {
-    let (number, known) = {
-        let mut conn = app.db.acquire().await?;
-        let number = numbers::get(&mut conn, project, number).await?.ok_or(NumberError::NoNumber)?;
-        check_free(&mut conn, &number).await?;
-        let known = pointings::of_numbers(&mut conn, &[number.id]).await?.pop();
-        (number, known)
-    };
+/// Vapi comes first, as what Twilio has got back cannot be had again. Gives Twilio's name of the number, if it was there.
+async fn give_back(app: &App, number: &PhoneNumber) -> Result<Option<String>, NumberError> {
     let config = app.config.twilio.as_ref().ok_or(NumberError::NotConfigured("Twilio"))?;
+    if let (Some(id), Some(config)) = (&number.vapi_phone_number_id, &app.config.vapi) {
+        PhoneNumbers { http: &app.http, config }.delete(id).await?;
+        // Should Twilio refuse, nobody may believe that Vapi still takes the number's calls.
+        numbers::set_vapi_id(&mut *app.db.acquire().await?, number.id, None).await?;
+    }
+    let known = pointings::of_numbers(&mut *app.db.acquire().await?, &[number.id]).await?.pop();
     let names = match known.and_then(|known| known.at_twilio) {
         Some(names) => Some(names),
         None => find_owned(app, &number.number).await?.map(|owned| (owned.account, owned.sid)),
@@ -181,30 +285,23 @@ pub async fn release(app: &App, project: ProjectId, number: NumberId, actor: &Ac
     if let Some((account, sid)) = &names {
         Numbers { http: &app.http, config, account }.release(sid).await?;
     }
-    if let (Some(id), Some(config)) = (&number.vapi_phone_number_id, &app.config.vapi) {
-        PhoneNumbers { http: &app.http, config }.delete(id).await?;
-    }
+    Ok(names.map(|(_, sid)| sid))
+}
+
+async fn forget(app: &App, number: &PhoneNumber, twilio_sid: Option<String>, actor: &Actor) -> Result<(), NumberError> {
     let mut conn = app.db.acquire().await?;
     let mut tx = conn.begin().await?;
+    // Of two who gave it back at once, one logs it.
+    numbers::lock(&mut tx, number.project_id, number.id).await?.ok_or(NumberError::NoNumber)?;
     let event = NewEvent {
         number_id: Some(number.id),
-        before: Some(json!({ "number": number.number, "twilioSid": names.map(|(_, sid)| sid) })),
-        ..NewEvent::new(project, RELEASED, actor)
+        before: Some(json!({ "number": number.number, "twilioSid": twilio_sid })),
+        ..NewEvent::new(number.project_id, RELEASED, actor)
     };
     events::append(&mut tx, &event).await?;
     numbers::delete(&mut tx, number.id).await?;
     replication::enqueue(&mut tx).await?;
     tx.commit().await?;
     tracing::info!(number_id = %number.id, %actor, "Released a number");
-    Ok(())
-}
-
-async fn check_free(conn: &mut PgConnection, number: &PhoneNumber) -> Result<(), NumberError> {
-    if number.agent_id.is_some() {
-        return Err(NumberError::Assigned);
-    }
-    if numbers::has_live_calls(conn, number).await? {
-        return Err(NumberError::CallsInFlight);
-    }
     Ok(())
 }

@@ -13,6 +13,8 @@
 pub mod job;
 mod work;
 
+use std::collections::HashMap;
+
 use shared::{AgentId, E164, NumberId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -62,6 +64,15 @@ pub async fn enqueue_exactly(
 /// How far these numbers have come. Those that Twilio is not told about are missing.
 pub async fn state_of(conn: &mut PgConnection, numbers: &[NumberId]) -> store::Result<Vec<Pointing>> {
     pointings::of_numbers(conn, numbers).await
+}
+
+/// The same by number.
+pub async fn by_number(
+    conn: &mut PgConnection,
+    numbers: impl Iterator<Item = NumberId>,
+) -> store::Result<HashMap<NumberId, Pointing>> {
+    let states = state_of(conn, &numbers.collect::<Vec<_>>()).await?;
+    Ok(states.into_iter().map(|state| (state.number_id, state)).collect())
 }
 
 /// Asks once more for what was asked for, after a conflict or a failure. With `overwrite`, settings that somebody else

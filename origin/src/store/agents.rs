@@ -296,10 +296,11 @@ pub async fn delete(conn: &mut PgConnection, id: AgentId) -> Result<()> {
     Ok(())
 }
 
-/// What depends on an agent: how many numbers and calls.
+/// What depends on an agent: how many numbers, with those that are being bought for it, and calls.
 pub async fn dependants(conn: &mut PgConnection, id: AgentId) -> Result<(i64, i64)> {
     let row = sqlx::query!(
-        r#"select (select count(*) from phone_numbers where agent_id = $1) as "numbers!",
+        r#"select (select count(*) from phone_numbers where agent_id = $1)
+                      + (select count(*) from purchases where agent_id = $1 and state = 'intended') as "numbers!",
                   (select count(*) from calls where agent_id = $1) as "calls!""#,
         id.0
     )

@@ -5,6 +5,7 @@
 use shared::route::VapiHandover;
 use shared::{AgentId, E164, NumberId, ProjectId, SystemType};
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Result, StoreError, text};
@@ -26,6 +27,10 @@ pub struct PhoneNumber {
     pub vapi_handover: VapiHandover,
     /// The number's id at Vapi, by which the bypass names it.
     pub vapi_phone_number_id: Option<String>,
+    /// Since when it is being given back.
+    pub releasing_since: Option<OffsetDateTime>,
+    /// Grows with every change of the row.
+    pub revision: i64,
 }
 
 /// A number as its owner describes it.
@@ -51,6 +56,8 @@ struct Row {
     system_type: String,
     vapi_handover: String,
     vapi_phone_number_id: Option<String>,
+    releasing_since: Option<OffsetDateTime>,
+    revision: i64,
 }
 
 impl TryFrom<Row> for PhoneNumber {
@@ -70,6 +77,8 @@ impl TryFrom<Row> for PhoneNumber {
                 _ => return Err(StoreError::Corrupt("Vapi handover")),
             },
             vapi_phone_number_id: row.vapi_phone_number_id,
+            releasing_since: row.releasing_since,
+            revision: row.revision,
         })
     }
 }
@@ -78,7 +87,8 @@ impl TryFrom<Row> for PhoneNumber {
 pub async fn by_number(conn: &mut PgConnection, number: &E164) -> Result<Option<PhoneNumber>> {
     sqlx::query_as!(
         Row,
-        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id
+        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id,
+                releasing_since, revision
          from phone_numbers where number = $1",
         number.as_str()
     )
@@ -93,7 +103,8 @@ pub async fn of_agents(conn: &mut PgConnection, agents: &[AgentId]) -> Result<Ve
     let agents: Vec<Uuid> = agents.iter().map(|agent| agent.0).collect();
     sqlx::query_as!(
         Row,
-        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id
+        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id,
+                releasing_since, revision
          from phone_numbers where agent_id = any($1) order by number",
         &agents
     )
@@ -131,7 +142,8 @@ pub async fn list(
 ) -> Result<Vec<PhoneNumber>> {
     sqlx::query_as!(
         Row,
-        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id
+        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id,
+                releasing_since, revision
          from phone_numbers
          where project_id = $1 and ($3::uuid is null or agent_id = $3) and ($4::text is null or system_type = $4)
            and ($5::uuid is null or id < $5)
@@ -185,8 +197,25 @@ pub async fn set_vapi_id(conn: &mut PgConnection, number: NumberId, id: Option<&
 pub async fn get(conn: &mut PgConnection, project: ProjectId, id: NumberId) -> Result<Option<PhoneNumber>> {
     sqlx::query_as!(
         Row,
-        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id
+        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id,
+                releasing_since, revision
          from phone_numbers where project_id = $1 and id = $2",
+        project.0,
+        id.0
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(PhoneNumber::try_from)
+    .transpose()
+}
+
+/// The same, locked until the end of the transaction. Its agent must be locked before.
+pub async fn lock(conn: &mut PgConnection, project: ProjectId, id: NumberId) -> Result<Option<PhoneNumber>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, number, agent_id, system_type, vapi_handover, vapi_phone_number_id,
+                releasing_since, revision
+         from phone_numbers where project_id = $1 and id = $2 for no key update",
         project.0,
         id.0
     )
@@ -228,6 +257,19 @@ pub async fn assign(conn: &mut PgConnection, number: NumberId, to: Option<AgentI
          where id = $1",
         number.0,
         to.map(|agent| agent.0)
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes that a locked number is being given back, or is not after all.
+pub async fn set_releasing(conn: &mut PgConnection, number: NumberId, releasing: bool) -> Result<()> {
+    sqlx::query!(
+        "update phone_numbers set releasing_since = case when $2 then coalesce(releasing_since, clock_timestamp()) end
+         where id = $1",
+        number.0,
+        releasing
     )
     .execute(conn)
     .await?;

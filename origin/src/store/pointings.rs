@@ -59,6 +59,17 @@ pub enum PointingState {
 }
 
 impl PointingState {
+    /// How far several have come together: what is under way comes first, then the worst. `None`: there are none.
+    pub fn of_all(states: impl Iterator<Item = Self>) -> Option<Self> {
+        let rank = |state: &Self| match state {
+            Self::Settled => 0,
+            Self::Conflict => 1,
+            Self::Failed => 2,
+            Self::Pending => 3,
+        };
+        states.max_by_key(rank)
+    }
+
     /// The spelling in the database and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {

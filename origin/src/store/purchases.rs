@@ -127,6 +127,17 @@ pub async fn intend(
     Ok(id.map(PurchaseId))
 }
 
+/// Whether somebody is buying the number.
+pub async fn is_open(conn: &mut PgConnection, number: &E164) -> Result<bool> {
+    let open = sqlx::query_scalar!(
+        r#"select exists (select from purchases where number = $1 and state = 'intended') as "open!""#,
+        number.as_str()
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(open)
+}
+
 /// A purchase, whosever it is.
 pub async fn get(conn: &mut PgConnection, id: PurchaseId) -> Result<Option<Purchase>> {
     sqlx::query_as!(

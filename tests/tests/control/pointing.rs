@@ -38,19 +38,26 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Without Cloudflare: nothing replicates.
     pub(crate) async fn start() -> Self {
+        Self::with(Vec::new()).await
+    }
+
+    /// With these variables of the origin beside those for Twilio and Vapi.
+    pub(crate) async fn with(more: Vec<(&'static str, String)>) -> Self {
         let hosts = Hosts::default();
         let twilio = Twilio::start(TwilioOptions::new(ACCOUNT, TOKEN, hosts.clone())).await.expect("a port");
         let options = VapiOptions { twilio_api_url: Some(twilio.api_url()), ..VapiOptions::new("vapi-key", hosts) };
         let vapi = Vapi::start(options).await.expect("a port");
-        let origin = Origin::with(vec![
+        let mut variables = vec![
             ("TWILIO_ACCOUNT_SID", ACCOUNT.to_owned()),
             ("TWILIO_AUTH_TOKEN", TOKEN.to_owned()),
             ("TWILIO_API_URL", twilio.api_url()),
             ("VAPI_API_KEY", "vapi-key".to_owned()),
             ("VAPI_API_URL", vapi.api_url()),
-        ])
-        .await;
+        ];
+        variables.extend(more);
+        let origin = Origin::with(variables).await;
         vapi.add_assistant(json!({ "id": "assistant-1", "name": "Reception" }));
         vapi.add_number(json!({
             "id": "number-1", "provider": "twilio", "number": NUMBER, "twilioAccountSid": ACCOUNT,
@@ -326,6 +333,12 @@ async fn a_request_that_took_effect_before_the_origin_died_is_no_conflict() {
     origin::numbers::pointing::job::run(&world.origin.app).await.expect("another origin goes on");
     assert_eq!(world.shown().await["pointing"]["state"], "settled");
     assert_eq!(world.settings(), before);
+    // What nobody was answered is in the log all the same, once.
+    let events = world.origin.events(world.origin.reception).await;
+    let pointed: Vec<_> = events.iter().filter(|event| event["type"] == "number.pointed").collect();
+    let [there, back] = pointed[..] else { panic!("there and back: {events:?}") };
+    assert_eq!((&there["before"]["voiceUrl"], &there["after"]["voiceUrl"]), (&json!(VAPI_VOICE), &json!(EDGE_VOICE)));
+    assert_eq!((&back["before"], &back["after"]), (&there["after"], &there["before"]));
 }
 
 #[tokio::test]

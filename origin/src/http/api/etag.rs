@@ -4,6 +4,7 @@
 //! under the same tag, so there is no `If-None-Match`.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use axum::Json;
@@ -17,16 +18,16 @@ use serde::Serialize;
 use crate::App;
 use crate::http::problem::{Code, Problem};
 
-/// The tag of a revision.
-pub fn tag(revision: i64) -> String {
+/// The tag of a revision, which most often is a number.
+pub fn tag(revision: impl Display) -> String {
     format!("\"{revision}\"")
 }
 
 /// Something with a revision.
 #[derive(Debug)]
-pub struct Tagged<T>(pub i64, pub T);
+pub struct Tagged<T, R = i64>(pub R, pub T);
 
-impl<T: Serialize> IntoResponse for Tagged<T> {
+impl<T: Serialize, R: Display> IntoResponse for Tagged<T, R> {
     fn into_response(self) -> Response {
         let mut response = Json(self.1).into_response();
         if let Ok(tag) = HeaderValue::try_from(tag(self.0)) {
@@ -51,7 +52,7 @@ impl FromRequestParts<Arc<App>> for IfMatch {
 
 impl IfMatch {
     /// Refuses what has another revision. The row must be locked.
-    pub fn check(&self, revision: i64) -> Result<(), Problem> {
+    pub fn check(&self, revision: impl Display) -> Result<(), Problem> {
         let Some(tags) = &self.0 else { return Ok(()) };
         let now = tag(revision);
         // What lies in between may have made the tag a weak one, by compressing the answer.

@@ -1,6 +1,8 @@
-//! `/api/numbers`: phone numbers, where Twilio sends their calls, buying them and taking them over.
+//! `/api/numbers`: phone numbers, who answers them, and where Twilio sends their calls.
 
-use std::collections::HashMap;
+pub mod getting;
+
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Json;
@@ -14,28 +16,29 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
+use super::etag::{IfMatch, Tagged};
 use super::once::{Answer, Begun, Post};
 use super::page::{self, Cursor, Limit, Page};
 use crate::App;
 use crate::http::auth::{Reader, Writer};
 use crate::http::extract::{self, Id, Params};
 use crate::http::problem::{Code, Problem};
-use crate::numbers::{NumberError, holding, pointing, purchase};
-use crate::providers::twilio::numbers::{AvailableNumber, Search, VoiceSettings};
+use crate::numbers::{NumberError, holding, pointing};
+use crate::providers::twilio::numbers::VoiceSettings;
 use crate::store;
 use crate::store::numbers::{self, PhoneNumber};
 use crate::store::pointings::{Place, Pointing, PointingState};
-use crate::store::purchases::{self, Purchase, PurchaseId};
+
+/// When to try again what Twilio or Vapi cannot do now, where they do not say. Longer than for a fault of ours: theirs
+/// seldom pass within a moment.
+const PROVIDER_RETRY_SECONDS: u64 = 5;
 
 /// The paths.
 pub fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
-        .routes(routes!(list, buy))
-        .routes(routes!(available))
-        .routes(routes!(adopt))
-        .routes(routes!(show_purchase))
+        .merge(getting::router())
+        .routes(routes!(list))
         .routes(routes!(show, assign, release))
         .routes(routes!(point))
 }
@@ -54,9 +57,30 @@ pub struct NumberBody {
     vapi_handover: VapiHandover,
     #[schema(required)]
     vapi_phone_number_id: Option<String>,
+    /// Since when it is being given back; `null`: it is not.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
+    releasing_since: Option<OffsetDateTime>,
     /// `null`: Twilio is not told about this number.
     #[schema(required)]
     pointing: Option<PointingBody>,
+    #[serde(skip)]
+    revision: Revision,
+}
+
+/// What can be changed of a number: its record, and what Twilio is asked to do with it. How far that is, and what was
+/// found there, is only shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Revision {
+    record: i64,
+    request: Option<i64>,
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.record)?;
+        self.request.map_or(Ok(()), |request| write!(f, "-{request}"))
+    }
 }
 
 /// Where Twilio sends the number's calls, or is to send them.
@@ -77,6 +101,8 @@ pub struct PointingBody {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(required)]
     checked_at: Option<OffsetDateTime>,
+    /// Vapi was asked to take the number and has not been seen to have it, or may have changed it at Twilio.
+    vapi_asked: bool,
     /// Failed attempts since it was asked for.
     attempts: i32,
     #[schema(required)]
@@ -92,8 +118,16 @@ pub struct PointingBody {
 /// Why the last attempt failed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PointingError {
+    /// A stable word.
     code: String,
+    /// A sentence.
     detail: String,
+}
+
+impl From<(String, String)> for PointingError {
+    fn from((code, detail): (String, String)) -> Self {
+        Self { code, detail }
+    }
 }
 
 impl From<Pointing> for PointingBody {
@@ -105,8 +139,9 @@ impl From<Pointing> for PointingBody {
             settled_at: pointing.settled_at,
             drift: pointing.drift,
             checked_at: pointing.checked_at,
+            vapi_asked: pointing.vapi_saved,
             attempts: pointing.attempts,
-            error: pointing.error.map(|(code, detail)| PointingError { code, detail }),
+            error: pointing.error.map(PointingError::from),
             found: pointing.found,
             remembered: pointing.remembered,
         }
@@ -116,6 +151,7 @@ impl From<Pointing> for PointingBody {
 impl NumberBody {
     fn new(number: PhoneNumber, pointing: Option<Pointing>) -> Self {
         Self {
+            revision: Revision { record: number.revision, request: pointing.as_ref().map(|pointing| pointing.request) },
             pointing: pointing.map(PointingBody::from),
             id: number.id,
             project_id: number.project_id,
@@ -124,6 +160,7 @@ impl NumberBody {
             system_type: number.system_type,
             vapi_handover: number.vapi_handover,
             vapi_phone_number_id: number.vapi_phone_number_id,
+            releasing_since: number.releasing_since,
         }
     }
 }
@@ -165,168 +202,17 @@ pub async fn list(
 /// Read a phone number.
 #[utoipa::path(
     get, path = "/numbers/{id}", operation_id = "getNumber", tag = "numbers", params(("id" = NumberId, Path)),
-    responses((status = 200, description = "The number.", body = NumberBody))
+    responses((
+        status = 200, description = "The number.", body = NumberBody,
+        headers(("ETag" = String, description = "Its revision."))
+    ))
 )]
 pub async fn show(
     State(app): State<Arc<App>>,
     reader: Reader,
     Id(id): Id<NumberId>,
-) -> Result<Json<NumberBody>, Problem> {
-    one(&mut *app.db.acquire().await?, reader.project, id).await.map(Json)
-}
-
-/// What kind of number.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum NumberType {
-    /// Of a place.
-    Local,
-    /// Free for callers.
-    TollFree,
-    /// Of a mobile network.
-    Mobile,
-    /// Of a country.
-    National,
-}
-
-impl NumberType {
-    const fn at_twilio(self) -> &'static str {
-        match self {
-            Self::Local => "Local",
-            Self::TollFree => "TollFree",
-            Self::Mobile => "Mobile",
-            Self::National => "National",
-        }
-    }
-}
-
-/// What to look for.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-pub struct Wanted {
-    /// Two capital letters of ISO 3166; default `US`.
-    country: Option<String>,
-    /// Default `local`.
-    #[serde(rename = "type")]
-    #[param(rename = "type", inline)]
-    kind: Option<NumberType>,
-    /// Three digits, in the US and Canada.
-    area_code: Option<String>,
-    /// Two or more digits or letters that the number holds; `*` is any digit.
-    contains: Option<String>,
-}
-
-/// Numbers for sale.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct AvailableNumbers {
-    items: Vec<AvailableNumber>,
-}
-
-/// How many numbers for sale are shown.
-const OFFERS: usize = 50;
-
-/// Look for numbers that can be bought.
-///
-/// Nothing is reserved by looking.
-#[utoipa::path(
-    get, path = "/numbers/available", operation_id = "listAvailableNumbers", tag = "numbers", params(Wanted),
-    responses(
-        (status = 200, description = "Numbers for sale.", body = AvailableNumbers),
-        (status = 409, description = ""),
-        (status = 422, description = ""),
-    )
-)]
-pub async fn available(
-    State(app): State<Arc<App>>,
-    _: Reader,
-    Params(Wanted { country, kind, area_code, contains }): Params<Wanted>,
-) -> Result<Json<AvailableNumbers>, Problem> {
-    let country = country.unwrap_or_else(|| "US".to_owned());
-    if country.len() != 2 || !country.bytes().all(|letter| letter.is_ascii_uppercase()) {
-        return Err(Problem::invalid("country must be two capital letters."));
-    }
-    let kind = kind.unwrap_or(NumberType::Local).at_twilio();
-    let search = Search { country, kind, area_code, contains, limit: OFFERS };
-    Ok(Json(AvailableNumbers { items: holding::search(&app, &search).await? }))
-}
-
-/// A number, and who is to answer it.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NumberForAgent {
-    number: E164,
-    agent_id: AgentId,
-}
-
-/// Buy a number.
-///
-/// It costs money from then on. The purchase goes on by itself, and is shown at the path in `Location`; once it is
-/// `bought`, the number gets its agent's system and is configured for it.
-#[utoipa::path(
-    post, path = "/numbers", operation_id = "buyNumber", tag = "numbers", request_body = NumberForAgent,
-    responses(
-        (
-            status = 202, description = "The purchase, which goes on.", body = Purchase,
-            headers(("Location" = String, description = "The purchase's path."))
-        ),
-        (status = 404, description = ""),
-        (status = 409, description = ""),
-    )
-)]
-pub async fn buy(State(app): State<Arc<App>>, post: Post<NumberForAgent>) -> Result<Answer, Problem> {
-    let (begun, writer, NumberForAgent { number, agent_id }) = post.begin(&app).await?;
-    let mut work = match begun {
-        Begun::Now(work) => work,
-        Begun::Before(answer) => return Ok(answer),
-    };
-    let (project, actor) = (writer.project, &writer.actor);
-    let id = purchase::intend(work.conn(), &app.config, project, agent_id, &number, actor).await?;
-    let intended = purchases::get(work.conn(), id).await?.ok_or_else(|| Problem::not_found("purchase"))?;
-    let answer = Answer::accepted(format!("/api/numbers/purchases/{id}"), &intended)?;
-    work.finish(answer).await
-}
-
-/// Read a purchase.
-#[utoipa::path(
-    get, path = "/numbers/purchases/{id}", operation_id = "getPurchase", tag = "numbers",
-    params(("id" = Uuid, Path)), responses((status = 200, description = "The purchase.", body = Purchase))
-)]
-pub async fn show_purchase(
-    State(app): State<Arc<App>>,
-    reader: Reader,
-    Id(id): Id<Uuid>,
-) -> Result<Json<Purchase>, Problem> {
-    let found = purchases::get(&mut *app.db.acquire().await?, PurchaseId(id)).await?;
-    found.filter(|found| found.project_id == reader.project).map(Json).ok_or_else(|| Problem::not_found("purchase"))
-}
-
-/// Take over a number that is at Twilio already.
-///
-/// Whether or not Vapi knows it. It gets its agent's system, and Twilio is told where that wants its calls.
-#[utoipa::path(
-    post, path = "/numbers/adopt", operation_id = "adoptNumber", tag = "numbers", request_body = NumberForAgent,
-    responses(
-        (
-            status = 201, description = "The number.", body = NumberBody,
-            headers(("Location" = String, description = "Its path."))
-        ),
-        (status = 404, description = ""),
-        (status = 409, description = ""),
-    )
-)]
-pub async fn adopt(State(app): State<Arc<App>>, post: Post<NumberForAgent>) -> Result<Answer, Problem> {
-    let known = holding::look(&app, &post.body.number).await?;
-    let (begun, writer, NumberForAgent { agent_id, .. }) = post.begin(&app).await?;
-    let mut work = match begun {
-        Begun::Now(work) => work,
-        Begun::Before(answer) => return Ok(answer),
-    };
-    let (project, actor) = (writer.project, &writer.actor);
-    let id = holding::adopt(work.conn(), &app.config, project, agent_id, &known, actor).await?;
-    let body = one(work.conn(), project, id).await?;
-    let answer = Answer::created(format!("/api/numbers/{id}"), &body)?;
-    work.finish(answer).await
+) -> Result<Tagged<NumberBody, Revision>, Problem> {
+    one(&mut *app.db.acquire().await?, reader.project, id).await.map(tagged)
 }
 
 /// Who is to answer a number.
@@ -346,7 +232,10 @@ pub struct Assignment {
     put, path = "/numbers/{id}", operation_id = "assignNumber", tag = "numbers", params(("id" = NumberId, Path)),
     request_body = Assignment,
     responses(
-        (status = 200, description = "The number as it is now.", body = NumberBody),
+        (
+            status = 200, description = "The number as it is now.", body = NumberBody,
+            headers(("ETag" = String, description = "Its revision."))
+        ),
         (status = 409, description = ""),
     )
 )]
@@ -354,13 +243,16 @@ pub async fn assign(
     State(app): State<Arc<App>>,
     Writer(writer): Writer,
     Id(id): Id<NumberId>,
+    if_match: IfMatch,
     extract::Json(Assignment { agent_id }): extract::Json<Assignment>,
-) -> Result<Json<NumberBody>, Problem> {
+) -> Result<Tagged<NumberBody, Revision>, Problem> {
     let mut tx = app.db.begin().await?;
-    holding::assign(&mut tx, writer.project, id, agent_id, &writer.actor).await?;
+    let number = holding::lock(&mut tx, writer.project, id, agent_id).await?;
+    if_match.check(one(&mut tx, writer.project, id).await?.revision)?;
+    holding::give(&mut tx, number, agent_id, &writer.actor).await?;
     let body = one(&mut tx, writer.project, id).await?;
     tx.commit().await?;
-    Ok(Json(body))
+    Ok(tagged(body))
 }
 
 /// A confirmation.
@@ -373,7 +265,8 @@ pub struct Confirmation {
 
 /// Give a number back to Twilio, for good.
 ///
-/// Nobody may answer it any more, and no call to it may be in progress.
+/// Nobody may answer it any more, and no call to it may be in progress. `releasingSince` tells from when on nobody gets
+/// it; if Twilio or Vapi could not be reached, the same request goes on with it. What they refuse leaves the number here.
 #[utoipa::path(
     delete, path = "/numbers/{id}", operation_id = "releaseNumber", tag = "numbers",
     params(("id" = NumberId, Path), Confirmation),
@@ -387,14 +280,18 @@ pub async fn release(
     State(app): State<Arc<App>>,
     Writer(writer): Writer,
     Id(id): Id<NumberId>,
+    if_match: IfMatch,
     Params(Confirmation { confirm }): Params<Confirmation>,
 ) -> Result<StatusCode, Problem> {
-    let number = numbers::get(&mut *app.db.acquire().await?, writer.project, id).await?;
-    let number = number.ok_or_else(|| Problem::not_found("number"))?;
+    let mut tx = app.db.begin().await?;
+    let number = holding::lock(&mut tx, writer.project, id, None).await?;
+    if_match.check(one(&mut tx, writer.project, id).await?.revision)?;
     if number.number != confirm {
         return Err(Problem::invalid("confirm names another number."));
     }
-    holding::release(&app, writer.project, id, &writer.actor).await?;
+    holding::begin_release(&mut tx, &app.config, &number, &writer.actor).await?;
+    tx.commit().await?;
+    holding::finish_release(&app, writer.project, id, &writer.actor).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -411,12 +308,20 @@ pub struct PointAgain {
 /// After a conflict or a failure. A number that Twilio is not told about is a 404.
 #[utoipa::path(
     post, path = "/numbers/{id}/pointing", operation_id = "pointNumber", tag = "numbers",
-    params(("id" = NumberId, Path)), request_body = PointAgain,
-    responses((status = 202, description = "The number; it is being done.", body = NumberBody))
+    params(("id" = NumberId, Path), ("If-Match" = Option<String>, Header, description = "The ETag that was read.")),
+    request_body = PointAgain,
+    responses(
+        (
+            status = 202, description = "The number; it is being done.", body = NumberBody,
+            headers(("Location" = String, description = "Its path."), ("ETag" = String, description = "Its revision."))
+        ),
+        (status = 412, description = ""),
+    )
 )]
 pub async fn point(
     State(app): State<Arc<App>>,
     Id(id): Id<NumberId>,
+    if_match: IfMatch,
     post: Post<PointAgain>,
 ) -> Result<Answer, Problem> {
     let (begun, writer, PointAgain { overwrite }) = post.begin(&app).await?;
@@ -424,13 +329,16 @@ pub async fn point(
         Begun::Now(work) => work,
         Begun::Before(answer) => return Ok(answer),
     };
-    one(work.conn(), writer.project, id).await?;
-    if !pointing::retry(work.conn(), id, overwrite).await? {
-        return Err(Problem::not_found("pointing"));
-    }
+    let number = holding::lock(work.conn(), writer.project, id, None).await?;
+    if_match.check(one(work.conn(), writer.project, id).await?.revision)?;
+    holding::point(work.conn(), &number, overwrite, &writer.actor).await?;
     let body = one(work.conn(), writer.project, id).await?;
-    let answer = Answer::accepted(format!("/api/numbers/{id}"), &body)?;
+    let answer = Answer::accepted(format!("/api/numbers/{id}"), &body)?.tagged(body.revision);
     work.finish(answer).await
+}
+
+fn tagged(body: NumberBody) -> Tagged<NumberBody, Revision> {
+    Tagged(body.revision, body)
 }
 
 async fn one(conn: &mut PgConnection, project: ProjectId, id: NumberId) -> Result<NumberBody, Problem> {
@@ -440,9 +348,7 @@ async fn one(conn: &mut PgConnection, project: ProjectId, id: NumberId) -> Resul
 
 /// Adds to numbers what is shown with them.
 async fn bodies(conn: &mut PgConnection, numbers: Vec<PhoneNumber>) -> store::Result<Vec<NumberBody>> {
-    let ids: Vec<NumberId> = numbers.iter().map(|number| number.id).collect();
-    let states = pointing::state_of(conn, &ids).await?;
-    let mut states: HashMap<NumberId, Pointing> = states.into_iter().map(|state| (state.number_id, state)).collect();
+    let mut states = pointing::by_number(conn, numbers.iter().map(|number| number.id)).await?;
     let with_state = |number: PhoneNumber| {
         let state = states.remove(&number.id);
         NumberBody::new(number, state)
@@ -458,12 +364,17 @@ impl From<NumberError> for Problem {
             NumberError::Store(error) => error.into(),
             NumberError::NoAgent => Self::not_found("agent"),
             NumberError::NoNumber => Self::not_found("number"),
+            NumberError::NotPointed => Self::not_found("pointing"),
             NumberError::NoAssistant => {
                 Self::new(Code::AgentNotConfigured, detail).with("missing", vec!["vapiAssistantId"])
             }
             NumberError::Twilio(_) | NumberError::Vapi(_) => {
-                let kind = if error.passes().is_some() { Code::ProviderUnavailable } else { Code::ProviderRefused };
-                Self::new(kind, detail).with("reason", code).with("twilioCode", twilio)
+                let problem = match error.passes() {
+                    Some(asked) => Self::new(Code::ProviderUnavailable, detail)
+                        .retry_after(asked.map_or(PROVIDER_RETRY_SECONDS, |asked| asked.as_secs().max(1))),
+                    None => Self::new(Code::ProviderRefused, detail),
+                };
+                problem.with("reason", code).with("twilioCode", twilio)
             }
             _ => Self::new(Code::NumberConflict, detail).with("reason", code),
         }

@@ -4,6 +4,7 @@
 //! second waits for the first and then gives its answer; a crash undoes claim and work together. An error is not kept:
 //! nothing was done, and the same key may try again.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts as _, Request};
@@ -94,6 +95,14 @@ pub struct Work {
 }
 
 impl<T> Post<T> {
+    /// The answer of the same request, if it took effect before: for work that first has to ask somebody else, who may
+    /// not be there any more. [`begin`](Self::begin) decides afterwards.
+    pub async fn answered(&self, app: &App) -> Result<Option<Answer>, Problem> {
+        let Some(key) = &self.key else { return Ok(None) };
+        let claim = Claim { project: self.writer.project, path: &key.path, key: &key.text };
+        kept(&mut *app.db.acquire().await?, &claim, key).await
+    }
+
     /// Claims the key. The body is given back for the work.
     pub async fn begin(self, app: &App) -> Result<(Begun, Reader, T), Problem> {
         let Self { writer, body, key } = self;
@@ -111,18 +120,23 @@ impl<T> Post<T> {
             let work = Work { tx, key: Some((writer.project, key)) };
             return Ok((Begun::Now(work), writer, body));
         }
-        let kept = idempotency::find(&mut tx, &claim).await?;
         // It may just have been forgotten, after a day.
-        let Some(kept) = kept else {
+        let Some(answer) = kept(&mut tx, &claim, &key).await? else {
             return Err(Problem::new(Code::RequestInProgress, "The same request was worked on.").retry_after(1));
         };
-        if kept.body_sha256 != key.body_sha256 {
-            let detail = "This Idempotency-Key came before with another body.";
-            return Err(Problem::new(Code::IdempotencyKeyReused, detail));
-        }
-        let answer: Answer = serde_json::from_value(kept.answer).map_err(Problem::internal)?;
-        Ok((Begun::Before(Answer { is_replayed: true, ..answer }), writer, body))
+        Ok((Begun::Before(answer), writer, body))
     }
+}
+
+/// What a key was answered. It must not have come with another body.
+async fn kept(conn: &mut PgConnection, claim: &Claim<'_>, key: &Key) -> Result<Option<Answer>, Problem> {
+    let Some(kept) = idempotency::find(conn, claim).await? else { return Ok(None) };
+    if kept.body_sha256 != key.body_sha256 {
+        let detail = "This Idempotency-Key came before with another body.";
+        return Err(Problem::new(Code::IdempotencyKeyReused, detail));
+    }
+    let answer: Answer = serde_json::from_value(kept.answer).map_err(Problem::internal)?;
+    Ok(Some(Answer { is_replayed: true, ..answer }))
 }
 
 impl Work {
@@ -177,7 +191,7 @@ impl Answer {
 
     /// With the tag of a revision.
     #[must_use]
-    pub fn tagged(self, revision: i64) -> Self {
+    pub fn tagged(self, revision: impl Display) -> Self {
         Self { etag: Some(etag::tag(revision)), ..self }
     }
 

@@ -86,9 +86,10 @@ pub fn complete(described: &OpenApi) -> Value {
     let mut statuses = BTreeSet::new();
     if let Some(paths) = document["paths"].as_object_mut() {
         for (path, item) in paths {
+            let has_tag = item["get"]["responses"]["200"]["headers"]["ETag"].is_object();
             for (method, operation) in item.as_object_mut().into_iter().flatten() {
                 if let Value::Object(operation) = operation {
-                    statuses.extend(complete_operation(path, method, operation));
+                    statuses.extend(complete_operation(path, method, has_tag, operation));
                 }
             }
         }
@@ -113,8 +114,9 @@ pub fn complete(described: &OpenApi) -> Value {
     document
 }
 
-/// Gives the statuses of the problems that the operation may end in.
-fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Value>) -> BTreeSet<u16> {
+/// Gives the statuses of the problems that the operation may end in. `has_tag`: what is read at the path has a tag, so
+/// that a change there can name it.
+fn complete_operation(path: &str, method: &str, has_tag: bool, operation: &mut Map<String, Value>) -> BTreeSet<u16> {
     let has_body = operation.contains_key("requestBody");
     let is_public = operation.get("security").and_then(Value::as_array).is_some_and(Vec::is_empty);
     let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
@@ -140,7 +142,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Map<String, Valu
         refer("IdempotencyKey");
         statuses.extend([409, 422]);
     }
-    if method == "patch" || method == "delete" {
+    if has_tag && matches!(method, "put" | "patch" | "delete") {
         refer("IfMatch");
         statuses.insert(412);
     }

@@ -75,7 +75,7 @@ codes! {
     VapiAssistantTaken "vapi_assistant_taken" CONFLICT
         "Another agent has this assistant at Vapi."
     NumberConflict "number_conflict" CONFLICT
-        "The number is not in a state for that; `reason` says why, such as `number_known`, `number_assigned` or `calls_in_flight`."
+        "The number is not in a state for that; `reason` says why, such as `number_known`, `number_assigned`, `number_releasing` or `calls_in_flight`."
     PreconditionFailed "precondition_failed" PRECONDITION_FAILED
         "It is no longer what `If-Match` names: read it again."
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE
@@ -95,7 +95,7 @@ codes! {
     Draining "draining" SERVICE_UNAVAILABLE
         "The origin is shutting down."
     ProviderUnavailable "provider_unavailable" SERVICE_UNAVAILABLE
-        "Twilio or Vapi cannot do it at the moment; `reason` says why. Try again."
+        "Twilio or Vapi cannot do it at the moment; `reason` says why. Try again: `Retry-After` is theirs, if they said one."
     Timeout "timeout" SERVICE_UNAVAILABLE
         "The request took too long; whether it took effect is not known."
     Unavailable "unavailable" SERVICE_UNAVAILABLE
