@@ -65,6 +65,7 @@ pub(crate) struct Origin {
     pub(crate) key: String,
     base: String,
     client: reqwest::Client,
+    more: Vec<(&'static str, String)>,
 }
 
 /// A worker on a runtime of its own: when that is dropped, all its tasks stop where they are and nothing is tidied up.
@@ -136,7 +137,14 @@ impl Origin {
             client: reqwest::Client::new(),
             app,
             database,
+            more,
         }
+    }
+
+    /// Another origin on the same database, in a process of its own.
+    pub(crate) async fn process(&self) -> tests::stack::origin::Origin {
+        let variables = variables(&self.database.url, &self.more);
+        tests::stack::origin::Origin::start(variables).await.expect("another origin")
     }
 
     /// Runs jobs as `tandem serve` does.
@@ -285,7 +293,8 @@ async fn new_key(db: &PgPool, project: ProjectId, role: Role, random: u8) -> Str
     key.expose_secret().to_owned()
 }
 
-fn cloudflare(kv: &FakeKv) -> Vec<(&'static str, String)> {
+/// What lets an origin replicate to `kv`.
+pub(crate) fn cloudflare(kv: &FakeKv) -> Vec<(&'static str, String)> {
     vec![
         ("CLOUDFLARE_API_URL", kv.url()),
         ("CLOUDFLARE_ACCOUNT_ID", "account".to_owned()),
@@ -295,20 +304,23 @@ fn cloudflare(kv: &FakeKv) -> Vec<(&'static str, String)> {
 }
 
 fn config(database_url: &str, more: &[(&'static str, String)]) -> Config {
-    Config::read(|name| {
-        if let Some((_, value)) = more.iter().find(|(known, _)| *known == name) {
-            return Some(value.clone());
-        }
-        let value = match name {
-            "DATABASE_URL" => database_url,
-            "API_REQUESTS_PER_SECOND" => "1000",
-            "EDGE_URL" => "https://edge.tandem.test",
-            "MEDIA_URL" => "wss://origin.tandem.test/media-stream",
-            "EDGE_ORIGIN_SECRET" => "a secret for the tests only",
-            "OPENAI_API_KEY" | "VAPI_API_KEY" | "VAPI_SERVER_SECRET" => "for the tests only",
-            _ => return None,
-        };
-        Some(value.to_owned())
-    })
-    .expect("a valid configuration")
+    let variables = variables(database_url, more);
+    let value = |name: &str| Some(variables.iter().rev().find(|(known, _)| known == name)?.1.clone());
+    Config::read(value).expect("a valid configuration")
+}
+
+/// What every origin of these tests has, and after it what only this one has.
+fn variables(database_url: &str, more: &[(&'static str, String)]) -> Vec<(String, String)> {
+    let all = [
+        ("DATABASE_URL", database_url),
+        ("API_REQUESTS_PER_SECOND", "1000"),
+        ("EDGE_URL", "https://edge.tandem.test"),
+        ("MEDIA_URL", "wss://origin.tandem.test/media-stream"),
+        ("EDGE_ORIGIN_SECRET", "a secret for the tests only"),
+        ("OPENAI_API_KEY", "for the tests only"),
+        ("VAPI_API_KEY", "for the tests only"),
+        ("VAPI_SERVER_SECRET", "for the tests only"),
+    ];
+    let all = all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    all.chain(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone()))).collect()
 }

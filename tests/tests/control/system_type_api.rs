@@ -5,13 +5,17 @@ use origin::config::Systems;
 use origin::store::events::Actor;
 use origin::switching;
 use reqwest::Method;
+use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
 use shared::SystemType;
 use sqlx::{query, query_scalar};
+use tests::twilio::{Fault, Number};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::harness::{Origin, answer, assert_problem};
+use crate::harness::{Origin, answer, assert_problem, cloudflare, eventually};
+use crate::kv::FakeKv;
+use crate::pointing::World;
 
 fn time_of(value: &Value) -> OffsetDateTime {
     OffsetDateTime::parse(value.as_str().expect("a time"), &Rfc3339).expect("an RFC 3339 time")
@@ -33,6 +37,7 @@ async fn a_switch_moves_the_agent_its_numbers_and_logs_one_event() {
     assert_eq!(agent["systemType"], "openai-realtime");
     assert_eq!(agent["numbers"], json!([{ "number": "+15550100001", "systemType": "openai-realtime" }]));
     assert_eq!(agent["replica"]["replicated"], false);
+    assert_eq!((&agent["twilio"], &agent["inEffect"]), (&Value::Null, &json!(false)), "the number stays at the edge");
     assert!(agent["replica"]["revision"].as_i64() > before["replica"]["revision"].as_i64());
     assert_eq!(agent, origin.agent(origin.reception).await, "the answer is the agent as it is read afterwards");
 
@@ -46,6 +51,77 @@ async fn a_switch_moves_the_agent_its_numbers_and_logs_one_event() {
     assert_eq!(event["after"]["systemType"], "openai-realtime");
     assert_eq!(event["after"]["numbers"][0]["systemType"], "openai-realtime");
     assert_eq!(time_of(&event["after"]["switchedAt"]), time_of(&agent["switchedAt"]));
+}
+
+#[tokio::test]
+async fn a_switch_is_in_effect_once_the_edge_and_twilio_know_and_until_then_says_what_is_missing() {
+    let kv = FakeKv::start().await;
+    let world = World::with(cloudflare(&kv)).await;
+    let (origin, reception) = (&world.origin, world.origin.reception);
+    let path = format!("/api/agents/{reception}/system-type");
+    let read = async || origin.get(&origin.key, &path).await.body;
+    world.twilio.fail_next(1, Fault::ServerError);
+    world.twilio.fail_next(1, Fault::RateLimited { retry_after_s: 1 });
+
+    let switched = origin.switch(reception, "openai-realtime").await.body;
+
+    assert_eq!(switched["inEffect"], false);
+    let number = json!({
+        "number": "+15550100001", "place": "edge", "state": "pending", "attempts": 0, "error": null,
+    });
+    assert_eq!(switched["twilio"], json!({ "state": "pending", "numbers": [number] }));
+    let jobs = origin.run_jobs();
+    for (attempts, code) in [(1, "twilio_refused"), (2, "twilio_rate_limited")] {
+        let waits = eventually("Twilio does not take it", async || {
+            let agent = read().await;
+            (agent["twilio"]["numbers"][0]["attempts"] == attempts).then_some(agent)
+        })
+        .await;
+        assert_eq!((&waits["inEffect"], &waits["twilio"]["state"]), (&json!(false), &json!("pending")));
+        let error = &waits["twilio"]["numbers"][0]["error"];
+        assert_eq!(error["code"], code, "{waits}");
+        assert!(error["detail"].as_str().is_some_and(|text| text.starts_with("Twilio")), "{error}");
+    }
+    let done = eventually("it is in effect", async || {
+        let agent = read().await;
+        (agent["inEffect"] == true).then_some(agent)
+    })
+    .await;
+    assert_eq!((&done["twilio"]["state"], &done["replica"]["replicated"]), (&json!("settled"), &json!(true)));
+    assert_eq!(done["twilio"]["numbers"][0]["error"], Value::Null);
+    assert_eq!(done, origin.agent(reception).await);
+    let list = origin.get(&origin.key, "/api/agents").await.body;
+    assert!(list["items"].as_array().is_some_and(|items| items.contains(&done)), "{list}");
+
+    // What somebody else has set waits for a person, which is no longer pending.
+    world.twilio.set_number(Number::new("+15550100001").voice_url("https://them.test/voice"));
+    assert_eq!(origin.switch(reception, "vapi").await.body["inEffect"], false);
+    let conflict = eventually("the conflict is seen", async || {
+        let agent = read().await;
+        (agent["replica"]["replicated"] == true && agent["twilio"]["state"] == "conflict").then_some(agent)
+    })
+    .await;
+    assert_eq!(conflict["inEffect"], false);
+    assert_eq!(conflict["twilio"]["numbers"][0]["error"]["code"], "conflict");
+    jobs.abort();
+}
+
+#[tokio::test]
+async fn a_switch_of_what_somebody_has_changed_meanwhile_is_refused_where_that_is_asked_for() {
+    let origin = Origin::start().await;
+    let path = format!("/api/agents/{}/system-type", origin.reception);
+    let read = origin.get(&origin.key, &path).await.headers["etag"].clone();
+    origin.patch(&format!("/api/agents/{}", origin.reception), &json!({ "greeting": "Hello." })).await;
+    let switch = async |tag: &HeaderValue| {
+        let request = origin.request(Method::PUT, &path).bearer_auth(&origin.key).header("if-match", tag);
+        answer(request.json(&json!({ "systemType": "openai-realtime" }))).await
+    };
+    assert_problem(&switch(&read).await, 412, "precondition_failed");
+    assert_eq!(origin.agent(origin.reception).await["systemType"], "vapi");
+    let now = origin.get(&origin.key, &path).await.headers["etag"].clone();
+    let switched = switch(&now).await;
+    assert_eq!((switched.status, &switched.body["systemType"]), (200, &json!("openai-realtime")));
+    assert_ne!(switched.headers["etag"], now);
 }
 
 #[tokio::test]
@@ -113,7 +189,7 @@ async fn a_switch_waits_for_whoever_holds_the_agent_and_dates_itself_after() {
 
     let switching = origin.switch(origin.reception, "openai-realtime");
     let releasing = async {
-        crate::harness::eventually("the switch waits for the lock", async || {
+        eventually("the switch waits for the lock", async || {
             let waiting: bool = query_scalar("select exists (select from pg_locks where not granted)")
                 .fetch_one(&origin.app.db)
                 .await

@@ -1,32 +1,29 @@
 //! `/api/agents`: voice assistants, and which system runs them.
 
-use std::collections::HashMap;
+pub mod body;
+
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
-use shared::{AgentId, AssistantId, E164, ProjectId, SystemType, ToolId};
-use sqlx::PgConnection;
-use time::OffsetDateTime;
+use serde::Deserialize;
+use shared::{AgentId, AssistantId, SystemType};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::body::{AgentBody, bodies, one, tagged};
 use super::etag::{IfMatch, Tagged};
 use super::merge_patch::MergePatch;
 use super::once::{Answer, Begun, Post};
 use super::page::{self, Cursor, Limit, Page};
 use crate::App;
-use crate::agents::{AgentError, AgentFields, masked};
+use crate::agents::{AgentError, AgentFields};
 use crate::http::auth::{Reader, Writer};
 use crate::http::extract::{self, Id, Params};
 use crate::http::problem::{Code, Problem};
-use crate::store::agents::realtime::RealtimeSettings;
-use crate::store::agents::{self, Agent};
-use crate::store::replica::{self, ReplicaState};
-use crate::store::{self, numbers, tools};
+use crate::store::agents;
 use crate::switching::{self, Missing, SwitchError};
 use crate::telemetry::SystemLabels;
 
@@ -36,67 +33,6 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(list, create))
         .routes(routes!(show, change, delete))
         .routes(routes!(show_system_type, switch))
-}
-
-/// A voice assistant.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Agent)]
-pub struct AgentBody {
-    id: AgentId,
-    project_id: ProjectId,
-    name: String,
-    instructions: String,
-    #[schema(required)]
-    greeting: Option<String>,
-    /// `null`: it is not configured for OpenAI Realtime.
-    #[schema(required)]
-    realtime: Option<RealtimeSettings>,
-    #[schema(required)]
-    vapi_assistant_id: Option<AssistantId>,
-    #[schema(required)]
-    fallback_number: Option<E164>,
-    tool_ids: Vec<ToolId>,
-    /// Which system runs its new calls; changed by `PUT …/system-type` only.
-    system_type: SystemType,
-    /// When that last changed.
-    #[serde(with = "time::serde::rfc3339::option")]
-    #[schema(required)]
-    switched_at: Option<OffsetDateTime>,
-    /// The numbers that it answers.
-    numbers: Vec<NumberBody>,
-    /// `null`: the agent has neither a number nor an assistant, so there is nothing that the edge should know.
-    #[schema(required)]
-    replica: Option<ReplicaBody>,
-    #[serde(skip)]
-    revision: i64,
-}
-
-/// A number that an agent answers.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = AgentNumber)]
-struct NumberBody {
-    number: E164,
-    system_type: SystemType,
-}
-
-/// How far the edge knows of the agent as it is now.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Replica)]
-struct ReplicaBody {
-    revision: i64,
-    replicated: bool,
-    #[serde(with = "time::serde::rfc3339::option")]
-    #[schema(required)]
-    replicated_at: Option<OffsetDateTime>,
-}
-
-impl From<ReplicaState> for ReplicaBody {
-    fn from(state: ReplicaState) -> Self {
-        Self { revision: state.revision, replicated: state.replicated, replicated_at: state.replicated_at }
-    }
 }
 
 /// Which agents to list.
@@ -232,6 +168,8 @@ pub async fn delete(
 }
 
 /// Read which system runs an agent.
+///
+/// And how far that is in effect: see the switch.
 #[utoipa::path(
     get, path = "/agents/{id}/system-type", operation_id = "getSystemType", tag = "agents",
     params(("id" = AgentId, Path)),
@@ -259,7 +197,8 @@ pub struct SwitchBody {
 /// Switch an agent to a system.
 ///
 /// Its new calls and its numbers follow; calls in progress stay where they began. The same value again changes nothing.
-/// `replica` says whether the edge knows.
+/// `inEffect` says whether the edge and Twilio know, `replica` and `twilio` what they are still to be told, and why they
+/// have not been yet. A number in `conflict` or `failed` waits for somebody, see `pointNumber`.
 #[utoipa::path(
     put, path = "/agents/{id}/system-type", operation_id = "switchAgent", tag = "agents",
     params(("id" = AgentId, Path)), request_body = SwitchBody,
@@ -275,9 +214,12 @@ pub async fn switch(
     State(app): State<Arc<App>>,
     Writer(writer): Writer,
     Id(id): Id<AgentId>,
+    if_match: IfMatch,
     extract::Json(SwitchBody { system_type: target }): extract::Json<SwitchBody>,
 ) -> Result<Tagged<AgentBody>, Problem> {
     let mut tx = app.db.begin().await?;
+    let agent = agents::lock(&mut tx, writer.project, id).await?.ok_or_else(|| Problem::not_found("agent"))?;
+    if_match.check(agent.revision)?;
     let switched = switching::switch(&mut tx, app.config.systems(), writer.project, id, target, &writer.actor).await?;
     let body = one(&mut tx, &writer, id).await?;
     tx.commit().await?;
@@ -326,51 +268,4 @@ impl From<AgentError> for Problem {
 fn lacking(code: Code, detail: &str, missing: Vec<Missing>) -> Problem {
     let missing: Vec<&str> = missing.into_iter().map(Missing::as_str).collect();
     Problem::new(code, format!("{detail}: {}.", missing.join(", "))).with("missing", missing)
-}
-
-fn tagged(body: AgentBody) -> Tagged<AgentBody> {
-    Tagged(body.revision, body)
-}
-
-async fn one(conn: &mut PgConnection, reader: &Reader, id: AgentId) -> Result<AgentBody, Problem> {
-    let agent = agents::get(conn, reader.project, id).await?;
-    let bodies = bodies(conn, agent.into_iter().collect()).await?;
-    bodies.into_iter().next().ok_or_else(|| Problem::not_found("agent"))
-}
-
-/// Adds to agents what is shown with them, in one query for each kind.
-async fn bodies(conn: &mut PgConnection, agents: Vec<Agent>) -> store::Result<Vec<AgentBody>> {
-    let ids: Vec<AgentId> = agents.iter().map(|agent| agent.id).collect();
-    let mut numbers: HashMap<AgentId, Vec<NumberBody>> = HashMap::new();
-    for number in numbers::of_agents(conn, &ids).await? {
-        if let Some(agent) = number.agent_id {
-            let shown = NumberBody { number: number.number, system_type: number.system_type };
-            numbers.entry(agent).or_default().push(shown);
-        }
-    }
-    let mut tools: HashMap<AgentId, Vec<ToolId>> = HashMap::new();
-    for (agent, tool) in tools::ids_of_agents(conn, &ids).await? {
-        tools.entry(agent).or_default().push(tool);
-    }
-    let mut replicas: HashMap<AgentId, ReplicaState> =
-        replica::of_agents(conn, &ids).await?.into_iter().map(|state| (state.agent_id, state)).collect();
-    Ok(agents
-        .into_iter()
-        .map(|agent| AgentBody {
-            numbers: numbers.remove(&agent.id).unwrap_or_default(),
-            tool_ids: tools.remove(&agent.id).unwrap_or_default(),
-            replica: replicas.remove(&agent.id).map(ReplicaBody::from),
-            id: agent.id,
-            project_id: agent.project_id,
-            name: agent.name,
-            instructions: agent.instructions,
-            greeting: agent.greeting,
-            realtime: agent.realtime.as_ref().map(masked::mask),
-            vapi_assistant_id: agent.vapi_assistant_id,
-            fallback_number: agent.fallback_number,
-            system_type: agent.system_type,
-            switched_at: agent.switched_at,
-            revision: agent.revision,
-        })
-        .collect())
 }
