@@ -27,6 +27,8 @@ mod numbers;
 mod numbers_api;
 #[path = "control/pointing.rs"]
 mod pointing;
+#[path = "control/purchase_crashes.rs"]
+mod purchase_crashes;
 #[path = "control/records_api.rs"]
 mod records_api;
 #[path = "control/replication.rs"]

@@ -1,4 +1,4 @@
-//! Buying a number once whatever crashes, taking numbers over, giving them to agents and back.
+//! Buying numbers, taking them over, giving them to agents and back.
 
 use std::time::Duration;
 
@@ -102,47 +102,6 @@ async fn a_number_for_vapi_is_bought_imported_and_can_leave_and_return() {
     let imports: Vec<_> = imports.iter().filter(|one| one.method == "POST").collect();
     assert_eq!((imports.len(), &imports[0].body["assistantId"]), (1, &json!("assistant-1")));
     jobs.abort();
-}
-
-/// Kills the worker at each request that changes something, before or after it took effect; another carries on.
-#[tokio::test]
-async fn a_crash_at_any_step_neither_buys_twice_nor_loses_the_number() {
-    // For Vapi the changes are: buy at Twilio; Vapi's import, which sets Twilio.
-    for (fault, sold_by_then) in [(Fault::Silence, 0), (Fault::LostAnswer, 1)] {
-        let world = World::start().await;
-        let id = intend(&world, world.origin.reception).await;
-        if fault == Fault::Silence {
-            // The look before the purchase is not the request that is to be lost.
-            query("update purchases set asked_at = null").execute(&world.origin.app.db).await.expect("the purchase");
-        }
-        world.twilio.fail_next(1, fault);
-        let asking = purchase::carry_out(&world.origin.app, id);
-        // Dropped in the middle, as by a crash.
-        let cut = timeout(Duration::from_secs(2), asking).await;
-        assert!(cut.is_err(), "{fault:?}: the request was answered");
-        assert_eq!(purchases(&world).1, sold_by_then, "{fault:?}");
-        forget_the_worker(&world).await;
-
-        let done = purchase::carry_out(&world.origin.app, id).await.expect("another goes on");
-        assert_eq!(done.state, PurchaseState::Bought, "{done:?}");
-        assert_eq!(purchases(&world).1, 1, "{fault:?}: one purchase");
-        // Then Vapi's import: its own request to Twilio is lost, and so is the worker.
-        world.twilio.fail_next(1, Fault::LostAnswer);
-        let pointing = origin::numbers::pointing::job::run(&world.origin.app);
-        assert!(timeout(Duration::from_secs(2), pointing).await.is_err(), "{fault:?}: Vapi had its answer");
-        forget_the_worker(&world).await;
-        origin::numbers::pointing::job::run(&world.origin.app).await.expect("another goes on");
-        let number = eventually("it settles", async || {
-            origin::numbers::pointing::job::run(&world.origin.app).await.expect("it goes on");
-            forget_the_worker(&world).await;
-            shown(&world).await.filter(|number| number["pointing"]["state"] == "settled")
-        })
-        .await;
-        assert_eq!(number["pointing"]["place"], "vapi");
-        let imports = world.vapi.requests().all();
-        let imports = imports.iter().filter(|one| one.method == "POST" && one.status == 201).count();
-        assert_eq!((purchases(&world).1, imports), (1, 1), "{fault:?}: one number, imported once");
-    }
 }
 
 #[tokio::test]
