@@ -7,6 +7,7 @@ pub mod purchase;
 
 use std::time::Duration;
 
+use crate::config::Config;
 use crate::providers::twilio::numbers::NumbersError;
 use crate::providers::vapi::phone_numbers::PhoneNumbersError;
 use crate::store::StoreError;
@@ -127,6 +128,14 @@ impl NumberError {
             Self::Store(error) => error.is_temporary().then_some(None),
             _ => None,
         }
+    }
+}
+
+/// Where a number goes that comes to an agent. One that Vapi is to know can only come where Vapi can be told.
+fn place_for_new(agent: &Agent, config: &Config) -> Result<Place, NumberError> {
+    match place_for(agent)? {
+        Place::Vapi if config.vapi.is_none() => Err(NumberError::NotConfigured("Vapi")),
+        place => Ok(place),
     }
 }
 

@@ -165,7 +165,7 @@ pub(crate) async fn run(command: NumbersCommand) -> anyhow::Result<ExitCode> {
         }
         NumbersCommand::Purchases(place) => {
             let project = project(&app, &place).await?;
-            let all = purchases::list(&mut *app.db.acquire().await?, project, LISTED).await?;
+            let all = purchases::list(&mut *app.db.acquire().await?, project, None, None, LISTED).await?;
             show(&all, place.json)?;
             Ok(ExitCode::SUCCESS)
         }

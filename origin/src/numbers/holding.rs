@@ -4,7 +4,7 @@ use serde_json::json;
 use shared::{AgentId, E164, NumberId, ProjectId};
 use sqlx::{Connection as _, PgConnection};
 
-use super::{NumberError, place_for, pointing};
+use super::{NumberError, place_for, place_for_new, pointing};
 use crate::App;
 use crate::config::Config;
 use crate::providers::twilio::numbers::{AvailableNumber, Numbers, OwnedNumber, Search, VoiceSettings};
@@ -69,7 +69,7 @@ pub async fn adopt(
 ) -> Result<NumberId, NumberError> {
     let Adoptable { owned, at_vapi } = number;
     let agent = store::agents::lock(conn, project, agent).await?.ok_or(NumberError::NoAgent)?;
-    let place = place_for(&agent)?;
+    let place = place_for_new(&agent, config)?;
     // What is being bought is in the account before it has a record.
     if purchases::is_open(conn, &owned.number).await? {
         return Err(NumberError::BeingBought);

@@ -15,7 +15,7 @@ use shared::{AgentId, E164, ProjectId};
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-use super::{NumberError, place_for, pointing};
+use super::{NumberError, place_for, place_for_new, pointing};
 use crate::App;
 use crate::config::Config;
 use crate::providers::twilio::numbers::{NOT_AVAILABLE, Numbers, NumbersError, OwnedNumber, VoiceSettings};
@@ -55,7 +55,7 @@ pub async fn intend(
 ) -> Result<PurchaseId, NumberError> {
     config.twilio.as_ref().ok_or(NumberError::NotConfigured("Twilio"))?;
     let agent = store::agents::lock(conn, project, agent).await?.ok_or(NumberError::NoAgent)?;
-    place_for(&agent)?;
+    place_for_new(&agent, config)?;
     if store::numbers::by_number(conn, number).await?.is_some() {
         return Err(NumberError::Known);
     }

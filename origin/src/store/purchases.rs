@@ -1,6 +1,8 @@
 //! Purchases of phone numbers, from the intent to the number.
 
-use serde::Serialize;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 use shared::{AgentId, E164, NumberId, ProjectId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -21,7 +23,7 @@ impl std::fmt::Display for PurchaseId {
 }
 
 /// How far a purchase has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PurchaseState {
     /// Twilio is still to be asked, or its answer never came.
@@ -30,6 +32,25 @@ pub enum PurchaseState {
     Bought,
     /// It is not ours.
     Failed,
+}
+
+impl PurchaseState {
+    /// The spelling in the database and in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Intended => "intended",
+            Self::Bought => "bought",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl FromStr for PurchaseState {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        [Self::Intended, Self::Bought, Self::Failed].into_iter().find(|state| state.as_str() == text).ok_or(())
+    }
 }
 
 /// A purchase.
@@ -89,12 +110,7 @@ impl TryFrom<Row> for Purchase {
             project_id: ProjectId(row.project_id),
             agent_id: AgentId(row.agent_id),
             number: text(&row.number, "phone number")?,
-            state: match row.state.as_str() {
-                "intended" => PurchaseState::Intended,
-                "bought" => PurchaseState::Bought,
-                "failed" => PurchaseState::Failed,
-                _ => return Err(StoreError::Corrupt("state of a purchase")),
-            },
+            state: row.state.parse().map_err(|()| StoreError::Corrupt("state of a purchase"))?,
             asked_at: row.asked_at,
             number_id: row.number_id.map(NumberId),
             attempts: row.attempts,
@@ -152,14 +168,24 @@ pub async fn get(conn: &mut PgConnection, id: PurchaseId) -> Result<Option<Purch
     .transpose()
 }
 
-/// The project's newest purchases.
-pub async fn list(conn: &mut PgConnection, project: ProjectId, limit: i64) -> Result<Vec<Purchase>> {
+/// The project's newest purchases; of one state, and older than `before`, where that is said.
+pub async fn list(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    state: Option<PurchaseState>,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Purchase>> {
     sqlx::query_as!(
         Row,
         "select id, project_id, agent_id, number, state, asked_at, number_id, attempts, error_code, error, created_at
-         from purchases where project_id = $1 order by id desc limit $2",
+         from purchases
+         where project_id = $1 and ($3::text is null or state = $3) and ($4::uuid is null or id < $4)
+         order by id desc limit $2",
         project.0,
-        limit
+        limit,
+        state.map(PurchaseState::as_str),
+        before
     )
     .fetch_all(conn)
     .await?

@@ -78,6 +78,9 @@ async fn a_number_is_bought_once_assigned_and_released() {
     assert_eq!(other.body["reason"], "number_being_bought");
 
     let purchase = location(&accepted);
+    let open = origin.get(&origin.key, "/api/numbers/purchases?state=intended").await.body;
+    assert_eq!(open["items"], json!([accepted.body]));
+    assert_eq!(origin.get(&stranger, "/api/numbers/purchases").await.body["items"], json!([]));
     assert_problem(&origin.get(&stranger, &purchase).await, 404, "not_found");
     let jobs = origin.run_jobs();
     let bought = eventually("it is bought", async || {
@@ -90,6 +93,10 @@ async fn a_number_is_bought_once_assigned_and_released() {
     let sold = world.twilio.rest_requests();
     let sold = sold.iter().filter(|one| one.method == "POST" && one.path == "IncomingPhoneNumbers.json").count();
     assert_eq!(sold, 1);
+    let list = async |state: &str| {
+        origin.get(&origin.key, &format!("/api/numbers/purchases?state={state}")).await.body["items"].clone()
+    };
+    assert_eq!((list("intended").await, list("bought").await), (json!([]), json!([bought])));
 
     // To an agent on the other system.
     let to = |agent: Option<AgentId>| json!({ "agentId": agent });
@@ -111,6 +118,20 @@ async fn a_number_is_bought_once_assigned_and_released() {
     assert!(world.twilio.number(FREE).is_none());
     assert_problem(&origin.get(&origin.key, &path).await, 404, "not_found");
     jobs.abort();
+}
+
+#[tokio::test]
+async fn no_number_comes_that_vapi_cannot_be_told_of() {
+    let world = World::with(["VAPI_API_KEY", "VAPI_SERVER_SECRET"].map(|name| (name, String::new())).to_vec()).await;
+    let origin = &world.origin;
+    world.twilio.set_number(Number::new("+14155550122").voice_url("https://own.test/voice"));
+    let bought = origin.post("/api/numbers", &for_agent(FREE, origin.reception)).await;
+    let adopted = origin.post("/api/numbers/adopt", &for_agent("+14155550122", origin.reception)).await;
+    for refused in [&bought, &adopted] {
+        assert_problem(refused, 409, "number_conflict");
+        assert_eq!(refused.body["reason"], "not_configured");
+    }
+    assert_eq!(origin.post("/api/numbers", &for_agent(FREE, origin.night_line)).await.status, 202);
 }
 
 #[tokio::test]

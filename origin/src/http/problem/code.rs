@@ -50,7 +50,8 @@ codes! {
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED
         "The path does not take the method; `Allow` says which it takes."
     AgentInUse "agent_in_use" CONFLICT
-        "The agent answers numbers or has had calls, so it cannot be deleted. `numbers` and `calls` tell how many."
+        "The agent answers numbers, one is being bought for it, or it has had calls, so it cannot be deleted. `numbers` and \
+         `calls` tell how many."
     AgentNotConfigured "agent_not_configured" CONFLICT
         "The agent cannot run on that system yet; `missing` says what it lacks."
     ConfirmationNeeded "confirmation_needed" CONFLICT

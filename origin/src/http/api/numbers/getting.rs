@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::super::once::{Answer, Begun, Post};
+use super::super::page::{Cursor, Limit, Page};
 use super::{NumberBody, one};
 use crate::App;
 use crate::http::auth::Reader;
@@ -19,7 +20,7 @@ use crate::http::extract::{Id, Params};
 use crate::http::problem::Problem;
 use crate::numbers::{holding, purchase};
 use crate::providers::twilio::numbers::{AvailableNumber, Search};
-use crate::store::purchases::{self, Purchase, PurchaseId};
+use crate::store::purchases::{self, Purchase, PurchaseId, PurchaseState};
 
 /// The paths.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -27,6 +28,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(available))
         .routes(routes!(buy))
         .routes(routes!(adopt))
+        .routes(routes!(list_purchases))
         .routes(routes!(show_purchase))
 }
 
@@ -140,6 +142,35 @@ pub async fn buy(State(app): State<Arc<App>>, post: Post<NumberForAgent>) -> Res
     let intended = purchases::get(work.conn(), id).await?.ok_or_else(|| Problem::not_found("purchase"))?;
     let answer = Answer::accepted(format!("/api/numbers/purchases/{id}"), &intended)?;
     work.finish(answer).await
+}
+
+/// Which purchases to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PurchaseFilter {
+    /// How many on a page.
+    #[param(inline)]
+    limit: Option<Limit>,
+    /// `nextCursor` of the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<Uuid>>,
+    /// That have come so far.
+    state: Option<PurchaseState>,
+}
+
+/// List purchases.
+#[utoipa::path(
+    get, path = "/numbers/purchases", operation_id = "listPurchases", tag = "numbers", params(PurchaseFilter),
+    responses((status = 200, description = "A page.", body = Page<Purchase>))
+)]
+pub async fn list_purchases(
+    State(app): State<Arc<App>>,
+    reader: Reader,
+    Params(PurchaseFilter { limit, cursor, state }): Params<PurchaseFilter>,
+) -> Result<Json<Page<Purchase>>, Problem> {
+    let (before, most) = (cursor.map(Cursor::key), Limit::to_fetch(limit));
+    let found = purchases::list(&mut *app.db.acquire().await?, reader.project, state, before, most).await?;
+    Ok(Json(Page::new(found, limit, |purchase| purchase.id.0, |purchase| purchase)))
 }
 
 /// Read a purchase.
