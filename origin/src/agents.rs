@@ -182,20 +182,13 @@ pub async fn change(
     fields: &AgentFields,
     actor: &Actor,
 ) -> Result<(), AgentError> {
-    let before = AgentFields::of(conn, agent).await?;
-    let project = agent.project_id;
-    let realtime = check(conn, project, fields, Some(agent)).await?;
+    let realtime = check(conn, agent.project_id, fields, Some(agent)).await?;
     let changed = Agent {
         instructions: fields.instructions.clone(),
         realtime: realtime.clone(),
         vapi_assistant_id: fields.vapi_assistant_id.clone(),
         ..agent.clone()
     };
-    let is_same =
-        realtime == agent.realtime && AgentFields { realtime: before.realtime.clone(), ..fields.clone() } == before;
-    if is_same {
-        return Ok(());
-    }
     let numbers = numbers::of_agents(conn, &[agent.id]).await?;
     let lacked = switching::missing(agent, &numbers, systems, agent.system_type);
     let mut lacking = switching::missing(&changed, &numbers, systems, agent.system_type);
@@ -204,7 +197,35 @@ pub async fn change(
     if !lacking.is_empty() {
         return Err(AgentError::Needed(lacking));
     }
-    agents::update(conn, agent.id, &fields.new_agent(project, realtime.as_ref())).await?;
+    write(conn, agent, fields, realtime.as_ref(), actor).await
+}
+
+/// The same, whatever its present system needs: for whoever switches it in the same transaction.
+pub async fn replace(
+    conn: &mut PgConnection,
+    agent: &Agent,
+    fields: &AgentFields,
+    actor: &Actor,
+) -> Result<(), AgentError> {
+    let realtime = check(conn, agent.project_id, fields, Some(agent)).await?;
+    write(conn, agent, fields, realtime.as_ref(), actor).await
+}
+
+async fn write(
+    conn: &mut PgConnection,
+    agent: &Agent,
+    fields: &AgentFields,
+    realtime: Option<&RealtimeSettings>,
+    actor: &Actor,
+) -> Result<(), AgentError> {
+    let project = agent.project_id;
+    let before = AgentFields::of(conn, agent).await?;
+    let is_same = realtime == agent.realtime.as_ref()
+        && AgentFields { realtime: before.realtime.clone(), ..fields.clone() } == before;
+    if is_same {
+        return Ok(());
+    }
+    agents::update(conn, agent.id, &fields.new_agent(project, realtime)).await?;
     tools::assign(conn, project, agent.id, &fields.tool_ids).await?;
     let kept = agents::get(conn, project, agent.id).await?.ok_or(StoreError::Corrupt("agent"))?;
     let after = AgentFields::of(conn, &kept).await?;

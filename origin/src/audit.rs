@@ -12,7 +12,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::store::StoreError;
 use crate::store::events::chain::{self, EventHash, Head, Link};
-use crate::store::projects;
+use crate::store::projects::{self, Project};
 
 /// Events read at a time: a few megabytes at most in memory.
 const PAGE: i64 = 1_000;
@@ -187,7 +187,7 @@ pub async fn verify(
     kept: &[KeptHead],
 ) -> Result<Vec<Verdict>, StoreError> {
     let mut verdicts = Vec::new();
-    for (id, name) in projects::all(conn).await? {
+    for Project { id, name, .. } in projects::all(conn).await? {
         if project.is_none_or(|project| project == id) {
             let kept = kept.iter().find(|kept| kept.project_id == id).map(|kept| kept.head);
             verdicts.push(verify_project(conn, id, name, kept).await?);

@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod import;
 pub(crate) mod keys;
 pub(crate) mod numbers;
+pub(crate) mod projects;
 pub(crate) mod replica;
 pub(crate) mod rollout;
 pub(crate) mod route;
@@ -18,7 +19,7 @@ use anyhow::Context as _;
 use origin::App;
 use origin::config::Config;
 use origin::providers::cloudflare::Kv;
-use origin::store::{self, projects};
+use origin::store;
 use shared::ProjectId;
 use sqlx::PgConnection;
 
@@ -42,7 +43,7 @@ fn kv(app: &App) -> anyhow::Result<Kv> {
 
 /// A project by its name or id.
 async fn find_project(conn: &mut PgConnection, name_or_id: &str) -> anyhow::Result<ProjectId> {
-    projects::find(conn, name_or_id).await?.with_context(|| format!("there is no project {name_or_id:?}"))
+    store::projects::find(conn, name_or_id).await?.with_context(|| format!("there is no project {name_or_id:?}"))
 }
 
 fn exit_code(all_is_well: bool) -> ExitCode {

@@ -23,6 +23,7 @@ pub mod late_events;
 pub mod live_calls;
 pub mod numbers;
 pub mod prices;
+pub mod projects;
 pub mod providers;
 pub mod reconcile;
 pub mod recording;

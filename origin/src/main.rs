@@ -28,6 +28,7 @@ use crate::commands::events::EventsCommand;
 use crate::commands::import::ImportCommand;
 use crate::commands::keys::KeysCommand;
 use crate::commands::numbers::NumbersCommand;
+use crate::commands::projects::ProjectsCommand;
 use crate::commands::replica::ReplicaCommand;
 use crate::commands::rollout::RolloutCommand;
 use crate::commands::route::RouteCommand;
@@ -61,6 +62,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make and list projects, to which all else belongs.
+    #[command(subcommand)]
+    Projects(ProjectsCommand),
     /// Manage API keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -112,6 +116,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let vapi = VapiIds { assistant_id: vapi_assistant_id, phone_number_id: vapi_phone_number_id };
             seed(&vapi, json).await?;
         }
+        Command::Projects(command) => return commands::projects::run(command).await,
         Command::Keys(command) => return commands::keys::run(command).await,
         Command::Route(command) => return commands::route::run(command).await,
         Command::Replica(command) => return commands::replica::run(command).await,

@@ -8,7 +8,7 @@ use origin::keys;
 use origin::store::api_keys::{self, KeyRecord, Role};
 use origin::store::events::Actor;
 use secrecy::ExposeSecret as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::ProjectId;
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
@@ -29,6 +29,9 @@ pub(crate) enum KeysCommand {
         /// `read` or `write`.
         #[arg(long)]
         role: Role,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// List the keys, the newest first: what they begin with, what they may do, and when they were last used.
     List {
@@ -46,31 +49,46 @@ pub(crate) enum KeysCommand {
         project: String,
         /// The key's id, or what it begins with, as `list` shows them.
         key: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
 pub(crate) async fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
     let mut conn = connect_migrated().await?;
     match command {
-        KeysCommand::Create { project, role } => {
+        KeysCommand::Create { project, role, json } => {
             let mut tx = conn.begin().await?;
             let project = super::find_project(&mut tx, &project).await?;
             let actor = Actor::Command("keys create");
-            let (key, _) = keys::issue(&mut tx, project, role, random()?, &actor).await?;
+            let (key, record) = keys::issue(&mut tx, project, role, random()?, &actor).await?;
             tx.commit().await?;
-            println!("{}", key.expose_secret());
+            let key = key.expose_secret();
+            if json {
+                let mut body = body(&record);
+                body["key"] = key.into();
+                println!("{body}");
+            } else {
+                println!("{key}");
+            }
         }
         KeysCommand::List { project, json } => {
             let project = super::find_project(&mut conn, &project).await?;
             print(&all(&mut conn, project).await?, json);
         }
-        KeysCommand::Revoke { project, key } => {
+        KeysCommand::Revoke { project, key, json } => {
             let project = super::find_project(&mut conn, &project).await?;
             let key = choose(all(&mut conn, project).await?, &key)?;
             let mut tx = conn.begin().await?;
-            keys::revoke(&mut tx, project, key.id, &Actor::Command("keys revoke")).await?.context("the key is gone")?;
+            let revoked = keys::revoke(&mut tx, project, key.id, &Actor::Command("keys revoke")).await?;
+            let revoked = revoked.context("the key is gone")?;
             tx.commit().await?;
-            println!("{}… is revoked", key.prefix);
+            if json {
+                println!("{}", body(&revoked));
+            } else {
+                println!("{}… is revoked", revoked.prefix);
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -101,15 +119,8 @@ fn choose(keys: Vec<KeyRecord>, name: &str) -> anyhow::Result<KeyRecord> {
 }
 
 fn print(keys: &[KeyRecord], json: bool) {
-    let time = |at: Option<OffsetDateTime>| at.and_then(|at| at.format(&Rfc3339).ok());
     if json {
-        let keys = keys.iter().map(|key| {
-            json!({
-                "id": key.id, "prefix": key.prefix, "role": key.role, "createdAt": time(Some(key.created_at)),
-                "lastUsedAt": time(key.last_used_at), "revokedAt": time(key.revoked_at),
-            })
-        });
-        println!("{}", json!({ "keys": keys.collect::<Vec<_>>() }));
+        println!("{}", json!({ "keys": keys.iter().map(body).collect::<Vec<_>>() }));
         return;
     }
     for key in keys {
@@ -117,4 +128,15 @@ fn print(keys: &[KeyRecord], json: bool) {
         let revoked = time(key.revoked_at).map(|at| format!(", revoked {at}")).unwrap_or_default();
         println!("{}  {}…  {:5}  {used}{revoked}", key.id, key.prefix, key.role.as_str());
     }
+}
+
+fn body(key: &KeyRecord) -> Value {
+    json!({
+        "id": key.id, "prefix": key.prefix, "role": key.role, "createdAt": time(Some(key.created_at)),
+        "lastUsedAt": time(key.last_used_at), "revokedAt": time(key.revoked_at),
+    })
+}
+
+fn time(at: Option<OffsetDateTime>) -> Option<String> {
+    at.and_then(|at| at.format(&Rfc3339).ok())
 }

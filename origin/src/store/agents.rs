@@ -141,6 +141,22 @@ pub async fn lock(conn: &mut PgConnection, project: ProjectId, id: AgentId) -> R
     .transpose()
 }
 
+/// The project's agent of this name, locked in the same way.
+pub async fn lock_named(conn: &mut PgConnection, project: ProjectId, name: &str) -> Result<Option<Agent>> {
+    sqlx::query_as!(
+        Row,
+        "select id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number,
+                system_type, switched_at, revision
+         from agents where project_id = $1 and name = $2 for no key update",
+        project.0,
+        name
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Agent::try_from)
+    .transpose()
+}
+
 /// Which agents to list.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -221,30 +237,6 @@ pub async fn set_system_type(conn: &mut PgConnection, id: AgentId, target: Syste
     .fetch_one(conn)
     .await?;
     Ok(switched_at)
-}
-
-/// Makes the agent, or describes the one of that name anew. Its system stays: that only a switch changes.
-pub async fn put(conn: &mut PgConnection, agent: &NewAgent<'_>) -> Result<AgentId> {
-    let realtime = agent.realtime.map(RealtimeSettings::to_stored).transpose()?;
-    let id = sqlx::query_scalar!(
-        "insert into agents (id, project_id, name, instructions, greeting, realtime, vapi_assistant_id, fallback_number)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)
-         on conflict on constraint agents_name_unique do update set
-             instructions = excluded.instructions, greeting = excluded.greeting, realtime = excluded.realtime,
-             vapi_assistant_id = excluded.vapi_assistant_id, fallback_number = excluded.fallback_number
-         returning id",
-        Uuid::now_v7(),
-        agent.project_id.0,
-        agent.name,
-        agent.instructions,
-        agent.greeting,
-        realtime,
-        agent.vapi_assistant_id.map(AssistantId::as_str),
-        agent.fallback_number.map(E164::as_str)
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(AgentId(id))
 }
 
 /// Makes an agent. Fails where the name or the assistant is taken.

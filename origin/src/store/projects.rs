@@ -20,32 +20,41 @@ pub struct Project {
     pub revision: i64,
 }
 
-/// The project of this name, made when there is none.
-pub async fn ensure(conn: &mut PgConnection, name: &str) -> Result<ProjectId> {
-    let id = sqlx::query_scalar!(
-        "insert into projects (id, name) values ($1, $2)
-         on conflict (name) do update set name = excluded.name
-         returning id",
+/// Makes a project. Fails where the name is taken.
+pub async fn insert(conn: &mut PgConnection, name: &str) -> Result<Project> {
+    let row = sqlx::query!(
+        "insert into projects (id, name) values ($1, $2) returning id, created_at, revision",
         Uuid::now_v7(),
         name
     )
     .fetch_one(conn)
     .await?;
-    Ok(ProjectId(id))
+    let (id, name) = (ProjectId(row.id), name.to_owned());
+    Ok(Project { id, name, created_at: row.created_at, revision: row.revision })
 }
 
-/// Finds a project by its name, or by its id as text.
+/// Finds a project by its id as text, or by its name. A name that is another project's id does not hide that one.
 pub async fn find(conn: &mut PgConnection, name_or_id: &str) -> Result<Option<ProjectId>> {
-    let id = sqlx::query_scalar!("select id from projects where name = $1 or id::text = lower($1)", name_or_id)
-        .fetch_optional(conn)
-        .await?;
+    let id = sqlx::query_scalar!(
+        "select id from projects where name = $1 or id::text = lower($1) order by id::text = lower($1) desc limit 1",
+        name_or_id
+    )
+    .fetch_optional(conn)
+    .await?;
     Ok(id.map(ProjectId))
 }
 
-/// Every project's id and name, in the order of names.
-pub async fn all(conn: &mut PgConnection) -> Result<Vec<(ProjectId, String)>> {
-    let rows = sqlx::query!("select id, name from projects order by name").fetch_all(conn).await?;
-    Ok(rows.into_iter().map(|row| (ProjectId(row.id), row.name)).collect())
+/// Every project, in the order of names.
+pub async fn all(conn: &mut PgConnection) -> Result<Vec<Project>> {
+    let rows =
+        sqlx::query!("select id, name, created_at, revision from projects order by name").fetch_all(conn).await?;
+    let project = rows.into_iter().map(|row| Project {
+        id: ProjectId(row.id),
+        name: row.name,
+        created_at: row.created_at,
+        revision: row.revision,
+    });
+    Ok(project.collect())
 }
 
 /// A project.

@@ -171,8 +171,8 @@ impl Origin {
     /// A key of another project.
     pub(crate) async fn stranger_key(&self) -> String {
         let mut conn = self.database.connect().await;
-        let project = projects::ensure(&mut conn, "Elsewhere").await.expect("another project");
-        new_key(&self.app.db, project, Role::Write, 3).await
+        let project = projects::insert(&mut conn, "Elsewhere").await.expect("another project");
+        new_key(&self.app.db, project.id, Role::Write, 3).await
     }
 
     pub(crate) async fn get(&self, key: &str, path: &str) -> Answer {
@@ -240,10 +240,11 @@ impl Origin {
         self.get(&self.key, &format!("/api/agents/{agent}")).await.body
     }
 
-    /// The agent's events, oldest first.
+    /// The agent's events since it was seeded, oldest first.
     pub(crate) async fn events(&self, agent: AgentId) -> Vec<Value> {
         let answer = self.get(&self.key, &format!("/api/events?limit=200&agentId={agent}")).await;
         let mut events = answer.body["items"].as_array().expect("a list of events").clone();
+        events.retain(|event| event["actor"] != "command:seed");
         events.reverse();
         events
     }

@@ -50,9 +50,9 @@ async fn events_are_filtered_and_paged_in_the_order_in_which_they_took_effect() 
     for (query, expected) in [
         ("type=t.two".to_owned(), vec!["t.two"]),
         ("actor=command:tests&type=t.one".to_owned(), vec!["t.one"]),
-        (format!("actor=command&{agent}"), vec!["t.three", "t.two", "t.one"]),
+        (format!("actor=command&{agent}"), vec!["t.three", "t.two", "t.one", "number.seeded", "agent.created"]),
         (format!("agentId={}&actor=origin", origin.night_line), vec!["t.late"]),
-        (format!("until={}&{agent}", one["at"].as_str().expect("a time")), vec![]),
+        (format!("until={}&{agent}&actor=command:tests", one["at"].as_str().expect("a time")), vec![]),
         (format!("since={}&type=t.late", last["at"].as_str().expect("a time")), vec!["t.late"]),
         (format!("callId={}", origin.reception), vec![]),
         (format!("numberId={}", origin.reception), vec![]),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use shared::ProjectId;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -19,8 +18,7 @@ use crate::App;
 use crate::http::auth::{Reader, Writer};
 use crate::http::extract::{Id, Params};
 use crate::http::problem::{Code, Problem};
-use crate::store::StoreError;
-use crate::store::events::{self, NewEvent};
+use crate::projects::ProjectError;
 use crate::store::projects::{self, Project};
 
 /// The paths.
@@ -135,27 +133,19 @@ pub async fn change(
     let project = projects::lock(&mut tx, id).await?.ok_or_else(not_found)?;
     if_match.check(project.revision)?;
     let fields = patch.apply(&ProjectFields { name: project.name.clone() })?;
-    if fields.name.trim().is_empty() || fields.name.chars().count() > 200 {
-        return Err(Problem::invalid_value(vec!["name must be of 1 to 200 characters, and not blank".to_owned()]));
-    }
-    if fields.name != project.name {
-        projects::rename(&mut tx, id, &fields.name).await.map_err(renaming)?;
-        let event = NewEvent {
-            before: Some(json!({ "name": project.name })),
-            after: Some(json!({ "name": fields.name })),
-            ..NewEvent::new(id, "project.changed", &writer.actor)
-        };
-        events::append(&mut tx, &event).await?;
-    }
+    crate::projects::rename(&mut tx, &project, &fields.name, &writer.actor).await?;
     let now = projects::get(&mut tx, id).await?.ok_or_else(not_found)?;
     tx.commit().await?;
     Ok(Tagged(now.revision, now.into()))
 }
 
-fn renaming(error: StoreError) -> Problem {
-    match error.constraint() {
-        Some("projects_name_unique") => Problem::new(Code::NameTaken, "Another project has this name."),
-        _ => error.into(),
+impl From<ProjectError> for Problem {
+    fn from(error: ProjectError) -> Self {
+        match error {
+            ProjectError::Invalid => Self::invalid_value(vec![error.to_string()]),
+            ProjectError::NameTaken => Self::new(Code::NameTaken, "Another project has this name."),
+            ProjectError::Store(error) => error.into(),
+        }
     }
 }
 
