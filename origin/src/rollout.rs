@@ -147,7 +147,7 @@ async fn apply(
         items::retry(conn, rollout.id).await?;
         for number in numbers::failed(conn, rollout.id).await? {
             // Settings that somebody else has made are not overwritten by this either.
-            if pointing::retry(conn, number, false).await? {
+            if pointing::retry(conn, number, false, actor).await? {
                 numbers::wait_for(conn, rollout.id, number).await?;
             }
         }

@@ -8,7 +8,7 @@ mod stored;
 use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::{AgentId, ProjectId};
+use shared::{AgentId, ProjectId, ToolId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -20,7 +20,8 @@ use crate::store::StoreError;
 use crate::store::agents::{self, NewAgent};
 use crate::store::events::{self, Actor, NewEvent};
 use crate::store::imports::{self, LastImport, StoredTool, ToolValues};
-use crate::store::tools::Builtin;
+use crate::store::tools::{Builtin, records};
+use crate::tools::fields;
 
 /// The event of an import that changed something.
 pub const EVENT: &str = "agent.imported";
@@ -237,7 +238,7 @@ pub async fn apply(
     for planned in &plan.tools {
         let tool = match planned.id {
             Some(tool) if !planned.writes => tool,
-            stored => write_tool(conn, project, planned, stored, new_secret).await?,
+            stored => write_tool(conn, project, planned, stored, new_secret, actor).await?,
         };
         if planned.links {
             imports::link(conn, project, id, tool).await?;
@@ -274,6 +275,7 @@ async fn write_tool(
     planned: &PlannedTool,
     stored: Option<Uuid>,
     new_secret: &mut dyn FnMut() -> Option<SecretString>,
+    actor: &Actor,
 ) -> Result<Uuid, ApplyError> {
     let tool = &planned.tool;
     let (builtin, target_url) = match &tool.target {
@@ -298,11 +300,20 @@ async fn write_tool(
         timeout_ms: i32::try_from(tool.timeout_ms).unwrap_or(i32::MAX),
         settings: &tool.settings,
     };
-    match stored {
-        Some(id) => {
-            imports::update_tool(conn, id, &values).await?;
-            Ok(id)
-        }
-        None => Ok(imports::insert_tool(conn, project, &values, &tool_name_beside(tool)).await?),
+    let before = match stored {
+        Some(id) => records::get(conn, project, ToolId(id)).await?,
+        None => None,
+    };
+    let id = if let Some(id) = stored {
+        imports::update_tool(conn, id, &values).await?;
+        id
+    } else {
+        imports::insert_tool(conn, project, &values, &tool_name_beside(tool)).await?
+    };
+    // What is only noted of the import is no change of the tool.
+    if planned.changes {
+        let after = records::get(conn, project, ToolId(id)).await?;
+        fields::log(conn, (before.as_ref(), after.as_ref()), actor).await?;
     }
+    Ok(id)
 }

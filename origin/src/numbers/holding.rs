@@ -20,8 +20,6 @@ use crate::store::purchases;
 const ADOPTED: &str = "number.adopted";
 /// The event of a number that another agent answers, or nobody.
 const ASSIGNED: &str = "number.assigned";
-/// The event of somebody who wants Twilio to be told once more.
-const ASKED_AGAIN: &str = "number.pointing_requested";
 /// The event of a number that is to be given back.
 const RELEASING: &str = "number.releasing";
 /// The event of a number that was given back.
@@ -204,16 +202,11 @@ pub async fn point(
     }
     let known = pointings::of_numbers(conn, &[number.id]).await?.pop().ok_or(NumberError::NotPointed)?;
     // With nothing found yet there is nothing to overwrite.
-    if !pointing::retry(conn, number.id, overwrite && known.found.is_some()).await? {
-        return Err(NumberError::NotPointed);
+    if pointing::retry(conn, number.id, overwrite && known.found.is_some(), actor).await? {
+        Ok(())
+    } else {
+        Err(NumberError::NotPointed)
     }
-    let event = NewEvent {
-        agent_id: number.agent_id,
-        number_id: Some(number.id),
-        details: json!({ "place": known.place, "overwrite": overwrite, "found": known.found }),
-        ..NewEvent::new(number.project_id, ASKED_AGAIN, actor)
-    };
-    Ok(events::append(conn, &event).await?)
 }
 
 /// Gives a number back to Twilio, for good: begins and finishes it. What was done before a crash is found done.
@@ -246,7 +239,8 @@ pub async fn begin_release(
         numbers::set_releasing(conn, number.id, true).await?;
         let event = NewEvent {
             number_id: Some(number.id),
-            details: json!({ "number": number.number }),
+            before: Some(json!({ "number": number.number, "releasing": false })),
+            after: Some(json!({ "number": number.number, "releasing": true })),
             ..NewEvent::new(number.project_id, RELEASING, actor)
         };
         events::append(conn, &event).await?;

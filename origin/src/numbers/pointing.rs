@@ -15,13 +15,18 @@ mod work;
 
 use std::collections::HashMap;
 
+use serde_json::json;
 use shared::{AgentId, E164, NumberId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::providers::twilio::numbers::VoiceSettings;
-use crate::store::pointings::{self, Place, Pointing};
-use crate::store::{self};
+use crate::store;
+use crate::store::events::{self, Actor, NewEvent};
+use crate::store::pointings::{self, Place, Pointing, PointingState};
+
+/// The event of somebody who wants Twilio to be told once more.
+const ASKED_AGAIN: &str = "number.pointing_requested";
 
 /// For how long after a change of its settings Twilio, or a call on its way, may still follow the old ones. Both take
 /// seconds; clocks differ by less than the rest.
@@ -77,9 +82,20 @@ pub async fn by_number(
 
 /// Asks once more for what was asked for, after a conflict or a failure. With `overwrite`, settings that somebody else
 /// made give way, and are remembered for the way back to Vapi. `false`: Twilio is not told about this number.
-pub async fn retry(conn: &mut PgConnection, number: NumberId, overwrite: bool) -> store::Result<bool> {
+pub async fn retry(conn: &mut PgConnection, number: NumberId, overwrite: bool, actor: &Actor) -> store::Result<bool> {
+    let Some(task) = pointings::task(conn, number).await? else { return Ok(false) };
     let asked = pointings::request_again(conn, number, overwrite).await?;
     if asked {
+        let Pointing { state, request, place, found, .. } = &task.pointing;
+        let event = NewEvent {
+            agent_id: task.agent_id,
+            number_id: Some(number),
+            before: Some(json!({ "state": state, "request": request })),
+            after: Some(json!({ "state": PointingState::Pending, "request": request + 1 })),
+            details: json!({ "place": place, "overwrite": overwrite, "found": found }),
+            ..NewEvent::new(task.project_id, ASKED_AGAIN, actor)
+        };
+        events::append(conn, &event).await?;
         job::enqueue(conn).await?;
     }
     Ok(asked)
@@ -170,7 +186,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::store::pointings::PointingState;
 
     fn bases() -> Bases {
         Bases {

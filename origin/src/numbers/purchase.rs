@@ -16,14 +16,13 @@ use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use super::{NumberError, place_for, place_for_new, pointing};
-use crate::App;
 use crate::config::Config;
 use crate::providers::twilio::numbers::{NOT_AVAILABLE, Numbers, NumbersError, OwnedNumber, VoiceSettings};
-use crate::replication;
 use crate::store::events::{self, Actor, NewEvent};
 use crate::store::pointings::{self, NewPointing};
-use crate::store::purchases::{self, Purchase, PurchaseId};
+use crate::store::purchases::{self, Purchase, PurchaseId, PurchaseState};
 use crate::store::{self, StoreError};
+use crate::{App, jobs, replication};
 
 /// The event of the intent.
 const INTENDED: &str = "number.purchase_intended";
@@ -63,7 +62,8 @@ pub async fn intend(
     let id = intended.ok_or(NumberError::BeingBought)?;
     let event = NewEvent {
         agent_id: Some(agent.id),
-        details: json!({ "purchaseId": id, "number": number }),
+        after: Some(json!({ "number": number, "state": PurchaseState::Intended })),
+        details: json!({ "purchaseId": id }),
         ..NewEvent::new(project, INTENDED, actor)
     };
     events::append(conn, &event).await?;
@@ -177,9 +177,10 @@ async fn set_back(app: &App, purchase: &Purchase, error: &NumberError) -> Result
     if seconds.is_none() {
         let event = NewEvent {
             agent_id: Some(purchase.agent_id),
+            before: Some(json!({ "number": purchase.number, "state": PurchaseState::Intended })),
+            after: Some(json!({ "number": purchase.number, "state": PurchaseState::Failed })),
             details: json!({
                 "purchaseId": purchase.id,
-                "number": purchase.number,
                 "code": error.code(),
                 "twilioCode": error.twilio_code(),
                 "error": text,
@@ -206,7 +207,7 @@ impl TaskHandler for BuyNumbers {
 
     async fn run(self, ctx: WorkerContext) -> impl IntoTaskHandlerResult {
         match ctx.get_ext::<Arc<App>>() {
-            Some(app) => run(app).await.map_err(|error| error.to_string()),
+            Some(app) => jobs::scope(&ctx, Box::pin(run(app))).await.map_err(|error| error.to_string()),
             None => Err("the job has no app".to_owned()),
         }
     }

@@ -223,7 +223,7 @@ pub async fn create(
     let id = ToolId(Uuid::now_v7());
     let tool = fields.record(project, id, None, client, &new_secret)?;
     records::insert(conn, &tool).await?;
-    log(conn, "tool.created", (None, Some(&tool)), actor).await?;
+    log(conn, (None, Some(&tool)), actor).await?;
     Ok(kept(tool, fields, new_secret))
 }
 
@@ -247,7 +247,7 @@ pub async fn change(
         return Err(ToolError::Invalid(vec![fault]));
     }
     records::update(conn, &tool).await?;
-    log(conn, "tool.changed", (Some(known), Some(&tool)), actor).await?;
+    log(conn, (Some(known), Some(&tool)), actor).await?;
     let now = records::get(conn, tool.project_id, tool.id).await?.ok_or(StoreError::Corrupt("tool"))?;
     Ok(kept(now, fields, new_secret))
 }
@@ -259,7 +259,7 @@ pub async fn delete(conn: &mut PgConnection, tool: &ToolRecord, actor: &Actor) -
         return Err(ToolError::InUse(agents));
     }
     records::delete(conn, tool.id).await?;
-    log(conn, "tool.deleted", (Some(tool), None), actor).await
+    Ok(log(conn, (Some(tool), None), actor).await?)
 }
 
 fn kept(tool: ToolRecord, fields: &ToolFields, new_secret: SecretString) -> Kept {
@@ -271,12 +271,17 @@ fn exposed(tool: &ToolRecord) -> Option<&str> {
     tool.secret.as_ref().map(ExposeSecret::expose_secret)
 }
 
-async fn log(
+/// Logs that a tool was made, changed or deleted.
+pub(crate) async fn log(
     conn: &mut PgConnection,
-    kind: &str,
     (before, after): (Option<&ToolRecord>, Option<&ToolRecord>),
     actor: &Actor,
-) -> Result<(), ToolError> {
+) -> Result<(), StoreError> {
+    let kind = match (before, after) {
+        (None, _) => "tool.created",
+        (Some(_), Some(_)) => "tool.changed",
+        (Some(_), None) => "tool.deleted",
+    };
     let Some(tool) = after.or(before) else { return Ok(()) };
     let state = |tool: &ToolRecord| serde_json::to_value(ToolFields::of(tool)).ok();
     // That a secret changed is worth knowing, and cannot be seen from the masks.
@@ -287,7 +292,7 @@ async fn log(
         details: json!({ "toolId": tool.id, "newSecret": changes_secret }),
         ..NewEvent::new(tool.project_id, kind, actor)
     };
-    Ok(events::append(conn, &event).await?)
+    events::append(conn, &event).await
 }
 
 #[cfg(test)]

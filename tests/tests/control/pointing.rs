@@ -2,6 +2,7 @@
 
 use origin::numbers::drift::{self, Findings};
 use origin::numbers::pointing;
+use origin::store::events::Actor;
 use serde_json::{Value, json};
 use shared::{E164, NumberId};
 use sqlx::query_scalar;
@@ -195,12 +196,16 @@ async fn what_somebody_else_has_changed_is_not_overwritten_unless_told_to() {
     assert_eq!(world.settings(), settings(&theirs));
     // Asking again changes nothing about it.
     let mut conn = world.origin.app.db.acquire().await.expect("a connection");
-    assert!(pointing::retry(&mut conn, world.number, false).await.expect("it can be asked again"));
+    assert!(
+        pointing::retry(&mut conn, world.number, false, &Actor::Command("test")).await.expect("it can be asked again")
+    );
     eventually("it was tried", async || (world.shown().await["pointing"]["attempts"] == 1).then_some(())).await;
     world.becomes("conflict").await;
     assert_eq!(world.settings(), settings(&theirs));
 
-    assert!(pointing::retry(&mut conn, world.number, true).await.expect("it can be overwritten"));
+    assert!(
+        pointing::retry(&mut conn, world.number, true, &Actor::Command("test")).await.expect("it can be overwritten")
+    );
     world.becomes("settled").await;
     assert_eq!(world.settings(), settings(&at_vapi()));
     jobs.abort();
@@ -309,7 +314,7 @@ async fn a_number_that_the_account_has_lost_fails_alone_and_can_be_asked_for_aga
 
     world.twilio.set_number(at_vapi());
     let mut conn = world.origin.app.db.acquire().await.expect("a connection");
-    pointing::retry(&mut conn, world.number, false).await.expect("it can be asked again");
+    pointing::retry(&mut conn, world.number, false, &Actor::Command("test")).await.expect("it can be asked again");
     world.becomes("settled").await;
     assert_eq!(voice_url(&world).as_deref(), Some(EDGE_VOICE));
     jobs.abort();

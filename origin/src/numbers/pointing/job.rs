@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Bases;
 use super::work::{self, Outcome};
-use crate::App;
 use crate::providers::twilio::numbers::VoiceSettings;
 use crate::store::{self, StoreError, pointings};
 use crate::telemetry::OutcomeLabels;
+use crate::{App, jobs};
 
 /// For how long a number is one worker's: longer than all its requests may take.
 const CLAIM: Duration = Duration::from_mins(2);
@@ -50,7 +50,7 @@ impl TaskHandler for PointNumbers {
 
     async fn run(self, ctx: WorkerContext) -> impl IntoTaskHandlerResult {
         match ctx.get_ext::<Arc<App>>() {
-            Some(app) => run(app).await.map_err(|error| error.to_string()),
+            Some(app) => jobs::scope(&ctx, Box::pin(run(app))).await.map_err(|error| error.to_string()),
             None => Err("the job has no app".to_owned()),
         }
     }

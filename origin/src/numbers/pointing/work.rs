@@ -176,17 +176,21 @@ async fn set_back(
     tracing::warn!(%number_id, code, error, state = state.as_str(), "A number is not pointed where it belongs");
     let wait = trouble.asks_to_wait().unwrap_or_else(|| pause(task.pointing.attempts));
     let setback = Setback { state, wait_seconds: wait.as_secs_f64(), code, error };
-    pointings::set_back(conn, number_id, task.pointing.request, &setback).await?;
+    let mut tx = conn.begin().await?;
+    pointings::set_back(&mut tx, number_id, task.pointing.request, &setback).await?;
     if let Some(kind) = kind {
         let event = NewEvent {
             agent_id: task.agent_id,
             number_id: Some(number_id),
+            before: Some(json!({ "state": task.pointing.state })),
+            after: Some(json!({ "state": state })),
             details: json!({ "code": code, "error": error, "place": task.pointing.place }),
             ..NewEvent::new(task.project_id, kind, &Actor::Origin)
         };
         let alike = format!("{number_id} {}", task.pointing.request);
-        events::append_once(conn, &event, &alike).await?;
+        events::append_once(&mut tx, &event, &alike).await?;
     }
+    tx.commit().await?;
     Ok(())
 }
 

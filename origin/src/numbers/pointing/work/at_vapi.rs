@@ -13,6 +13,8 @@ use crate::store::events::{self, Actor, NewEvent};
 
 /// The event of a number that Vapi knows from now on.
 const IMPORTED: &str = "number.imported_to_vapi";
+/// The event of a number that Vapi was told another assistant or server of.
+const CHANGED_AT_VAPI: &str = "number.changed_at_vapi";
 
 impl Worker<'_> {
     /// Has Vapi know the number, with the agent's assistant and our webhook; tells whether that changed anything. It may
@@ -40,8 +42,8 @@ impl Worker<'_> {
             let told = known.server.as_ref().is_some_and(|server| server.url.is_some());
             known.assistant_id.as_deref() == Some(assistant.as_str()) && told
         };
-        let (id, changed) = match known {
-            Some(known) if is_right(&known) => (known.id, false),
+        let (saved, changed) = match &known {
+            Some(known) if is_right(known) => (known.clone(), false),
             known => {
                 now.vapi_saved = true;
                 self.note(now, &self.ours(now, None), self.task.pointing.assistant.as_ref(), true).await?;
@@ -49,11 +51,11 @@ impl Worker<'_> {
                     Some(known) => vapi.save(&known.id, answering).await?,
                     None => self.import(twilio, &now.owned.account, vapi, answering).await?,
                 };
-                (saved.id, true)
+                (saved, true)
             }
         };
-        if self.task.vapi_phone_number_id.as_deref() != Some(id.as_str()) {
-            self.note_vapi_id(&id).await?;
+        if changed || self.task.vapi_phone_number_id.as_deref() != Some(saved.id.as_str()) {
+            self.note_at_vapi(known.as_ref(), &saved).await?;
         }
         if changed {
             now.owned = self.find(twilio).await?;
@@ -81,22 +83,30 @@ impl Worker<'_> {
         }
     }
 
-    async fn note_vapi_id(&self, id: &str) -> Result<(), Trouble> {
+    /// Keeps Vapi's id of the number, and logs what Vapi was told of it.
+    async fn note_at_vapi(&self, before: Option<&VapiNumber>, after: &VapiNumber) -> Result<(), Trouble> {
         let mut conn = self.app.db.acquire().await?;
         let mut tx = conn.begin().await?;
         if let Some(agent) = self.task.agent_id {
             store::agents::lock(&mut tx, self.task.project_id, agent).await?;
         }
-        store::numbers::set_vapi_id(&mut tx, self.task.pointing.number_id, Some(id)).await?;
+        let known = self.task.vapi_phone_number_id.as_deref();
+        let is_new = known != Some(after.id.as_str());
+        if is_new {
+            store::numbers::set_vapi_id(&mut tx, self.task.pointing.number_id, Some(&after.id)).await?;
+        }
+        let assistant = |number: &VapiNumber| number.assistant_id.clone();
         let event = NewEvent {
             agent_id: self.task.agent_id,
             number_id: Some(self.task.pointing.number_id),
-            before: Some(json!({ "vapiPhoneNumberId": self.task.vapi_phone_number_id })),
-            after: Some(json!({ "vapiPhoneNumberId": id })),
-            ..NewEvent::new(self.task.project_id, IMPORTED, &Actor::Origin)
+            before: Some(json!({ "vapiPhoneNumberId": known, "assistantId": before.and_then(assistant) })),
+            after: Some(json!({ "vapiPhoneNumberId": after.id, "assistantId": assistant(after) })),
+            ..NewEvent::new(self.task.project_id, if is_new { IMPORTED } else { CHANGED_AT_VAPI }, &Actor::Origin)
         };
         events::append(&mut tx, &event).await?;
-        replication::enqueue(&mut tx).await?;
+        if is_new {
+            replication::enqueue(&mut tx).await?;
+        }
         tx.commit().await?;
         Ok(())
     }
