@@ -9,6 +9,8 @@ mod audit;
 mod calls;
 #[path = "control/contract.rs"]
 mod contract;
+#[path = "control/every_operation.rs"]
+mod every_operation;
 #[path = "control/fleet.rs"]
 mod fleet;
 #[path = "control/frame.rs"]
@@ -25,6 +27,8 @@ mod migrations;
 mod numbers;
 #[path = "control/numbers_api.rs"]
 mod numbers_api;
+#[path = "control/operations.rs"]
+mod operations;
 #[path = "control/pointing.rs"]
 mod pointing;
 #[path = "control/purchase_crashes.rs"]
