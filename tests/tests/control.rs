@@ -47,3 +47,5 @@ mod rollouts_api;
 mod system_type_api;
 #[path = "control/tools_api.rs"]
 mod tools_api;
+#[path = "control/watch.rs"]
+mod watch;

@@ -79,6 +79,11 @@ async fn every_racing_post_is_one_effect_and_one_answer() {
         assert_eq!(replayed, 3, "{id}");
         assert_eq!(logged(origin).await - before, i64::from(call.logs.is_some()), "{id}: one effect");
 
+        let asked = world.twilio.rest_requests().len();
+        let again = send().await;
+        assert_eq!((again.status, &without_secrets(&again)), (answers[0].status, &first), "{id}");
+        assert_eq!(world.twilio.rest_requests().len(), asked, "{id}: a repeated request asks nobody else");
+
         // The same values in other bytes are another body.
         let text = format!("{} ", call.body.as_ref().expect("a body"));
         let spaced = origin.request(Method::POST, &call.path).bearer_auth(&origin.key).body(text);
