@@ -50,9 +50,14 @@ pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let read = serde_ignored::deserialize(&mut reader, |path| {
         unknown.get_or_insert_with(|| path.to_string());
     });
-    let value = read
-        .and_then(|value| reader.end().map(|()| value))
-        .map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))?;
+    let read = read.and_then(|value| reader.end().map(|()| value));
+    let (value, unknown) = match read {
+        Ok(value) => (value, unknown),
+        Err(error) => serde_json::from_slice(body)
+            .ok()
+            .and_then(|value| from_value(value).ok())
+            .ok_or_else(|| Problem::invalid(format!("The body is not valid: {error}.")))?,
+    };
     if let Some(path) = unknown {
         return Err(Problem::invalid(format!("The body is not valid: unknown field `{path}`.")));
     }
@@ -60,6 +65,32 @@ pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         return Err(Problem::invalid("The body is not valid: a text holds a NUL character."));
     }
     Ok(value)
+}
+
+/// Reads a value in which whole numbers may be written as 2.0, which in JSON is the same as 2. Tells what is not known.
+pub fn from_value<T: DeserializeOwned>(mut value: Value) -> serde_json::Result<(T, Option<String>)> {
+    write_whole(&mut value);
+    let mut unknown = None;
+    let read = serde_ignored::deserialize(value, |path| {
+        unknown.get_or_insert_with(|| path.to_string());
+    })?;
+    Ok((read, unknown))
+}
+
+fn write_whole(value: &mut Value) {
+    /// Beyond this not every whole number can be written as a float.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(write_whole),
+        Value::Object(members) => members.values_mut().for_each(write_whole),
+        Value::Number(number) if number.is_f64() => {
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= MOST);
+            if let Some(whole) = whole.and_then(|float| format!("{float:.0}").parse::<i64>().ok()) {
+                *value = whole.into();
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Whether a text in the JSON holds a NUL, which Postgres cannot keep.
@@ -122,6 +153,8 @@ impl<T: FromStr> FromRequestParts<Arc<App>> for Id<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use serde::Deserialize;
     use serde_json::json;
 
@@ -135,6 +168,19 @@ mod tests {
     #[derive(Debug, Deserialize)]
     struct Inner {
         text: String,
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_as_a_float() {
+        let read = |text: &str| json::<HashMap<String, u8>>(text.as_bytes());
+        assert_eq!(read(r#"{"a":2.0,"b":2e1,"c":-0.0}"#).unwrap(), [("a", 2), ("b", 20), ("c", 0)].map(own).into());
+        for bad in [r#"{"a":2.5}"#, r#"{"a":256.0}"#, r#"{"a":1e300}"#, r#"{"a":2.0}}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    fn own((name, value): (&str, u8)) -> (String, u8) {
+        (name.to_owned(), value)
     }
 
     #[test]

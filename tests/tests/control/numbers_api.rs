@@ -112,7 +112,7 @@ async fn a_number_is_bought_once_assigned_and_released() {
     assert_eq!(refused.body["reason"], "number_assigned");
     assert_eq!(origin.put(&origin.key, &path, &to(None)).await.status, 200);
     settles(&world, &path, "edge").await;
-    assert_problem(&origin.delete(&format!("{path}?confirm=%2B14155550122")).await, 400, "invalid_request");
+    assert_problem(&origin.delete(&format!("{path}?confirm=%2B14155550122")).await, 422, "invalid_value");
     assert!(world.twilio.number(FREE).is_some());
     assert_eq!(origin.delete(&release).await.status, 204);
     assert!(world.twilio.number(FREE).is_none());

@@ -58,6 +58,20 @@ async fn a_tool_is_made_assigned_changed_and_deleted_and_its_secrets_stay_secret
 }
 
 #[tokio::test]
+async fn every_number_comes_back_as_it_was_sent() {
+    let origin = Origin::start().await;
+    let parameters = json!({
+        "type": "object",
+        "examples": [f64::MAX, f64::MIN_POSITIVE, 0.1, 123_456_789.123_456_79, i64::MIN, u64::MAX],
+    });
+    let made =
+        origin.post("/api/tools", &json!({ "name": "a", "builtin": "end_call", "parameters": parameters })).await;
+    assert_eq!((made.status, &made.body["parameters"]), (201, &parameters), "{}", made.body);
+    let read = origin.get(&origin.key, made.headers["location"].to_str().expect("a path")).await;
+    assert_eq!((read.status, &read.body["parameters"]), (200, &parameters), "{}", read.body);
+}
+
+#[tokio::test]
 async fn tools_that_could_not_run_are_refused() {
     let origin = Origin::start().await;
     for bad in [

@@ -44,7 +44,7 @@ pub struct Filter {
     #[param(inline)]
     limit: Option<Limit>,
     /// `nextCursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<AgentId>)]
     cursor: Option<Cursor<AgentId>>,
     /// On this system.
     system_type: Option<SystemType>,

@@ -256,7 +256,7 @@ pub struct Filter {
     #[param(inline)]
     limit: Option<Limit>,
     /// `nextCursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<CallId>)]
     cursor: Option<Cursor<CallId>>,
     agent_id: Option<AgentId>,
     /// To this number of ours.

@@ -89,7 +89,7 @@ pub struct Filter {
     #[param(inline)]
     limit: Option<Limit>,
     /// `nextCursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<i64>)]
     cursor: Option<Cursor<i64>>,
     agent_id: Option<AgentId>,
     number_id: Option<NumberId>,

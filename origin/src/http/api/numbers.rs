@@ -174,7 +174,7 @@ pub struct Filter {
     #[param(inline)]
     limit: Option<Limit>,
     /// `nextCursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<NumberId>)]
     cursor: Option<Cursor<NumberId>>,
     /// Answered by this agent.
     agent_id: Option<AgentId>,
@@ -287,7 +287,7 @@ pub async fn release(
     let number = holding::lock(&mut tx, writer.project, id, None).await?;
     if_match.check(one(&mut tx, writer.project, id).await?.revision)?;
     if number.number != confirm {
-        return Err(Problem::invalid("confirm names another number."));
+        return Err(Problem::invalid_value(vec!["confirm names another number".to_owned()]));
     }
     holding::begin_release(&mut tx, &app.config, &number, &writer.actor).await?;
     tx.commit().await?;

@@ -94,6 +94,7 @@ pub fn complete(described: &OpenApi) -> Value {
             }
         }
     }
+    close_bodies(&mut document);
     let responses: Map<String, Value> =
         statuses.into_iter().map(|status| (response_name(status), problem_response(status))).collect();
     document["components"]["responses"] = Value::Object(responses);
@@ -163,6 +164,45 @@ fn complete_operation(path: &str, method: &str, has_tag: bool, operation: &mut M
         }
     }
     statuses
+}
+
+/// Says of what is sent that it holds nothing unknown, at whatever depth.
+fn close_bodies(document: &mut Value) {
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            Value::Object(members) => {
+                found.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                members.values().for_each(|member| references(member, found));
+            }
+            _ => {}
+        }
+    }
+    fn close(schema: &mut Value) {
+        match schema {
+            Value::Array(items) => items.iter_mut().for_each(close),
+            Value::Object(members) => {
+                if members.get("properties").is_some_and(Value::is_object) {
+                    members.entry("additionalProperties").or_insert(Value::Bool(false));
+                }
+                members.values_mut().for_each(close);
+            }
+            _ => {}
+        }
+    }
+    let mut open = Vec::new();
+    for (_, _, operation) in operations(document) {
+        references(&operation["requestBody"], &mut open);
+    }
+    let mut closed = BTreeSet::new();
+    while let Some(reference) = open.pop() {
+        if let Some(schema) = reference.strip_prefix('#').and_then(|pointer| document.pointer_mut(pointer))
+            && closed.insert(reference.clone())
+        {
+            close(schema);
+            references(schema, &mut open);
+        }
+    }
 }
 
 fn response_name(status: u16) -> String {

@@ -61,7 +61,7 @@ pub struct Filter {
     #[param(inline)]
     limit: Option<Limit>,
     /// `nextCursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<ProjectId>)]
     cursor: Option<Cursor<ProjectId>>,
 }
 

@@ -177,7 +177,7 @@ pub struct Filter {
     #[param(inline)]
     limit: Option<Limit>,
     /// `nextCursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<RolloutId>)]
     cursor: Option<Cursor<RolloutId>>,
     /// That have come so far.
     state: Option<RolloutState>,
@@ -273,7 +273,7 @@ pub struct AgentFilter {
     #[param(inline)]
     limit: Option<Limit>,
     /// `nextCursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<i32>)]
     cursor: Option<Cursor<i32>>,
     /// Of which this has come.
     state: Option<ItemState>,

@@ -86,7 +86,7 @@ pub struct Filter {
     #[param(inline)]
     limit: Option<Limit>,
     /// `nextCursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<ToolId>)]
     cursor: Option<Cursor<ToolId>>,
     /// With this in the name, in whatever case.
     name: Option<String>,

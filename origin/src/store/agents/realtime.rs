@@ -33,11 +33,14 @@ const WITHOUT_TURNS: &str = "gpt-realtime-whisper";
 pub struct RealtimeSettings {
     /// A realtime model; `None`: the origin's `OPENAI_MODEL`.
     #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9._-]{1,100}$")]
     pub model: Option<String>,
     /// One of OpenAI's voices, such as `marin`, or the id of a custom one.
+    #[schema(pattern = "^(alloy|ash|ballad|coral|echo|sage|shimmer|verse|marin|cedar|voice_[A-Za-z0-9_-]+)$")]
     pub voice: String,
     /// Speaking rate, 0.25 to 1.5.
     #[serde(default = "normal_speed")]
+    #[schema(minimum = 0.25, maximum = 1.5)]
     pub speed: f64,
     /// How the end of the caller's turn is found.
     #[serde(default)]
@@ -121,21 +124,26 @@ fn normal_speed() -> f64 {
 
 /// How the end of a turn is found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum TurnDetection {
     /// By silence.
+    #[serde(rename_all = "camelCase")]
     ServerVad {
         /// How loud speech must be, 0 to 1.
         #[serde(default = "default_threshold")]
+        #[schema(minimum = 0, maximum = 1)]
         threshold: f64,
         /// How much audio from before the speech is kept, in milliseconds.
         #[serde(default = "default_prefix_padding_ms")]
+        #[schema(minimum = 0, maximum = 10_000)]
         prefix_padding_ms: u32,
         /// How much silence ends the turn, in milliseconds.
         #[serde(default = "default_silence_duration_ms")]
+        #[schema(minimum = 0, maximum = 10_000)]
         silence_duration_ms: u32,
         /// After how much silence of both sides the agent asks whether anybody is there, in milliseconds.
         #[serde(default)]
+        #[schema(minimum = 5_000, maximum = 30_000)]
         idle_timeout_ms: Option<u32>,
     },
     /// By whether the caller seems to have finished.
@@ -219,15 +227,18 @@ pub enum NoiseReduction {
 #[serde(rename_all = "camelCase")]
 pub struct Transcription {
     /// A transcription model, such as `gpt-transcribe`.
+    #[schema(pattern = "^[A-Za-z0-9._-]{1,100}$")]
     pub model: String,
     /// ISO 639-1 code; `None`: detected.
     #[serde(default)]
+    #[schema(pattern = "^[a-z]{2}$")]
     pub language: Option<String>,
     /// Words that callers are likely to say, such as names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keywords: Vec<String>,
     /// What calls are about, in a sentence or two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1_024)]
     pub prompt: Option<String>,
 }
 
@@ -254,6 +265,13 @@ impl Transcription {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_voice_is_described() {
+        let schema = serde_json::to_value(<RealtimeSettings as utoipa::PartialSchema>::schema()).unwrap();
+        let pattern = schema["properties"]["voice"]["pattern"].as_str().unwrap();
+        assert!(pattern.starts_with(&format!("^({}|{CUSTOM_VOICE}", VOICES.join("|"))), "{pattern}");
+    }
 
     #[test]
     fn a_voice_is_enough() {

@@ -66,9 +66,10 @@ pub enum ToolMoment {
 
 /// Where a call can be handed to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+#[serde(rename_all = "camelCase", tag = "type")]
 pub enum Destination {
     /// A telephone number.
+    #[serde(rename_all = "camelCase")]
     Number {
         /// The number.
         number: E164,
@@ -86,6 +87,7 @@ pub enum Destination {
         message: Option<String>,
     },
     /// A SIP address.
+    #[serde(rename_all = "camelCase")]
     Sip {
         /// The address, `sip:…`.
         sip_uri: String,

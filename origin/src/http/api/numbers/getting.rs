@@ -63,12 +63,14 @@ impl NumberType {
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// Two capital letters of ISO 3166; default `US`.
+    #[param(pattern = "^[A-Z]{2}$")]
     country: Option<String>,
     /// Default `local`.
     #[serde(rename = "type")]
     #[param(rename = "type", inline)]
     kind: Option<NumberType>,
     /// Three digits, in the US and Canada.
+    #[param(pattern = "^[0-9]{3}$")]
     area_code: Option<String>,
     /// Two or more digits or letters that the number holds; `*` is any digit.
     contains: Option<String>,
@@ -102,6 +104,9 @@ pub async fn available(
     let country = country.unwrap_or_else(|| "US".to_owned());
     if country.len() != 2 || !country.bytes().all(|letter| letter.is_ascii_uppercase()) {
         return Err(Problem::invalid("country must be two capital letters."));
+    }
+    if area_code.as_ref().is_some_and(|code| code.len() != 3 || !code.bytes().all(|digit| digit.is_ascii_digit())) {
+        return Err(Problem::invalid("areaCode must be three digits."));
     }
     let kind = kind.unwrap_or(NumberType::Local).at_twilio();
     let search = Search { country, kind, area_code, contains, limit: OFFERS };
@@ -152,7 +157,7 @@ pub struct PurchaseFilter {
     #[param(inline)]
     limit: Option<Limit>,
     /// `nextCursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<Uuid>)]
     cursor: Option<Cursor<Uuid>>,
     /// That have come so far.
     state: Option<PurchaseState>,

@@ -21,9 +21,11 @@ pub struct CallRules {
     pub opening: Vec<OpeningItem>,
     /// When the call is ended whatever is being said, in seconds from its first audio: 10 to 43,200.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 10, maximum = 43_200)]
     pub max_duration_seconds: Option<u32>,
     /// After how much silence of the caller the call is ended, in seconds: 5 to 3,600.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 5, maximum = 3_600)]
     pub silence_timeout_seconds: Option<u32>,
     /// What is said to a caller who says nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,6 +39,7 @@ pub struct CallRules {
     /// How many words the caller says before the agent falls silent, reckoned by the length of the speech; 0: it does at
     /// the first sound. At most 10.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 10)]
     pub interrupt_after_words: Option<u32>,
     /// How keys that the caller presses are gathered; `None`: until a short pause.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,6 +92,7 @@ pub enum OpeningRole {
 #[serde(rename_all = "camelCase")]
 pub struct Idle {
     /// After how much silence, in milliseconds: 2,000 to 1,000,000.
+    #[schema(minimum = 2_000, maximum = 1_000_000)]
     pub after_ms: u32,
     /// How often in one call, at most.
     pub times: u32,
