@@ -11,6 +11,8 @@ mod calls;
 mod contract;
 #[path = "control/every_operation.rs"]
 mod every_operation;
+#[path = "control/first_steps.rs"]
+mod first_steps;
 #[path = "control/fleet.rs"]
 mod fleet;
 #[path = "control/frame.rs"]

@@ -93,9 +93,8 @@ pub(crate) async fn watch(database: &Database) {
         .fetch_all(&mut conn)
         .await
         .expect("the tables");
-    for gone in NOT_WATCHED.iter().filter(|name| !tables.iter().any(|table| table == *name)) {
-        panic!("there is no table {gone} any more");
-    }
+    let gone: Vec<_> = NOT_WATCHED.iter().filter(|name| !tables.iter().any(|table| table == *name)).collect();
+    assert!(gone.is_empty(), "there are no tables {gone:?} any more");
     for table in tables.iter().filter(|table| !NOT_WATCHED.contains(&table.as_str())) {
         let columns = NOT_WATCHED_COLUMNS.iter().find(|(name, _)| name == table).map_or("", |(_, columns)| columns);
         // At the commit: whether the event or the change comes first does not matter.
