@@ -1,11 +1,12 @@
 //! A customer's tool server: it takes Vapi's `tool-calls` message, whoever sends it, and answers in Vapi's shape.
 //!
-//! It checks nothing about the sender. Tests verify signatures themselves, on the recorded headers and bytes.
+//! It checks nothing about the sender unless it is told which secrets to accept. Tests verify signatures themselves, on
+//! the recorded headers and bytes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -14,6 +15,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use serde_json::{Value, json};
+use shared::hop::{self, SignedRequest};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -69,6 +71,7 @@ pub struct ToolServer {
 struct Shared {
     requests: Record<Request>,
     bookings: Mutex<Vec<Booking>>,
+    secrets: Mutex<Option<Vec<String>>>,
 }
 
 impl ToolServer {
@@ -100,6 +103,12 @@ impl ToolServer {
         &self.shared.requests
     }
 
+    /// Refuses whatever is not signed with one of these secrets from now on.
+    pub fn accept(&self, secrets: &[&str]) {
+        let secrets = secrets.iter().map(|secret| (*secret).to_owned()).collect();
+        *self.shared.secrets.lock().unwrap_or_else(PoisonError::into_inner) = Some(secrets);
+    }
+
     /// Every booking that took effect: one for each key, however often it was asked for.
     pub fn bookings(&self) -> Vec<Booking> {
         self.shared.bookings.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -111,6 +120,7 @@ async fn serve(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byte
     let headers: BTreeMap<String, String> =
         headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
     let idempotency_key = headers.get("idempotency-key").cloned();
+    let signature = headers.get(hop::SIGNATURE_HEADER).cloned().unwrap_or_default();
     let message = serde_json::from_slice(&body).map(|value: Value| value["message"].clone());
     let calls = message.as_ref().map_or_else(|_| Vec::new(), calls);
     let position = shared.requests.push(Request {
@@ -120,6 +130,7 @@ async fn serve(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byte
         status: 0,
     });
     let response = match message {
+        _ if !is_accepted(&shared, &signature, &body) => StatusCode::UNAUTHORIZED.into_response(),
         Ok(message) if message["type"] == "tool-calls" && !calls.is_empty() => {
             let call_id = message["call"]["id"].as_str().unwrap_or_default();
             answer(&shared, call_id, idempotency_key.as_deref(), &calls).await
@@ -130,6 +141,13 @@ async fn serve(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byte
         request.status = response.status().as_u16();
     });
     response
+}
+
+fn is_accepted(shared: &Shared, signature: &str, body: &[u8]) -> bool {
+    let secrets = shared.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let request = SignedRequest { method: "POST", path_and_query: "/tools", body };
+    secrets.as_ref().is_none_or(|secrets| secrets.iter().any(|s| hop::verify(s, now, signature, request).is_ok()))
 }
 
 /// A function call, whichever of the three shapes in the wild it came in.
