@@ -1,5 +1,6 @@
 //! What handlers take out of a request. Whatever does not fit is a [`Problem`] that says why.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -45,19 +46,15 @@ pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Problem::invalid("The body is not valid: it must be an object."));
     }
+    let body = &*with_whole_numbers(body);
     let mut unknown = None;
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = serde_ignored::deserialize(&mut reader, |path| {
         unknown.get_or_insert_with(|| path.to_string());
     });
-    let read = read.and_then(|value| reader.end().map(|()| value));
-    let (value, unknown) = match read {
-        Ok(value) => (value, unknown),
-        Err(error) => serde_json::from_slice(body)
-            .ok()
-            .and_then(|value| from_value(value).ok())
-            .ok_or_else(|| Problem::invalid(format!("The body is not valid: {error}.")))?,
-    };
+    let value = read
+        .and_then(|value| reader.end().map(|()| value))
+        .map_err(|error| Problem::invalid(format!("The body is not valid: {error}.")))?;
     if let Some(path) = unknown {
         return Err(Problem::invalid(format!("The body is not valid: unknown field `{path}`.")));
     }
@@ -67,29 +64,38 @@ pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
-/// Reads a value in which whole numbers may be written as 2.0, which in JSON is the same as 2. Tells what is not known.
-pub fn from_value<T: DeserializeOwned>(mut value: Value) -> serde_json::Result<(T, Option<String>)> {
-    write_whole(&mut value);
-    let mut unknown = None;
-    let read = serde_ignored::deserialize(value, |path| {
-        unknown.get_or_insert_with(|| path.to_string());
-    })?;
-    Ok((read, unknown))
-}
-
-fn write_whole(value: &mut Value) {
-    /// Beyond this not every whole number can be written as a float.
-    const MOST: f64 = 9_007_199_254_740_992.0;
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(write_whole),
-        Value::Object(members) => members.values_mut().for_each(write_whole),
-        Value::Number(number) if number.is_f64() => {
-            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= MOST);
-            if let Some(whole) = whole.and_then(|float| format!("{float:.0}").parse::<i64>().ok()) {
-                *value = whole.into();
+/// Writes 2.0 as 2: in JSON they are the same number, and serde takes only the second for a whole one. What is no JSON
+/// stays so.
+fn with_whole_numbers(body: &[u8]) -> Cow<'_, [u8]> {
+    let mut whole: Option<Vec<u8>> = None;
+    let (mut kept, mut at, mut in_text) = (0, 0, false);
+    while let Some(&byte) = body.get(at) {
+        match byte {
+            b'\\' if in_text => at += 1,
+            b'"' => in_text = !in_text,
+            b'.' if !in_text => {
+                let digits = body[..at].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+                let before = &body[..at - digits];
+                let zeros = body[at + 1..].iter().take_while(|byte| **byte == b'0').count();
+                let begins =
+                    matches!(before.last(), None | Some(b'-' | b':' | b',' | b'[' | b' ' | b'\t' | b'\n' | b'\r'));
+                let after = body.get(at + 1 + zeros);
+                let ends = matches!(after, None | Some(b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r'));
+                if digits > 0 && begins && zeros > 0 && ends {
+                    whole.get_or_insert_default().extend(&body[kept..at]);
+                    kept = at + 1 + zeros;
+                }
             }
+            _ => {}
         }
-        _ => {}
+        at += 1;
+    }
+    match whole {
+        Some(mut whole) => {
+            whole.extend(&body[kept..]);
+            whole.into()
+        }
+        None => body.into(),
     }
 }
 
@@ -172,15 +178,16 @@ mod tests {
 
     #[test]
     fn a_whole_number_may_be_written_as_a_float() {
-        let read = |text: &str| json::<HashMap<String, u8>>(text.as_bytes());
-        assert_eq!(read(r#"{"a":2.0,"b":2e1,"c":-0.0}"#).unwrap(), [("a", 2), ("b", 20), ("c", 0)].map(own).into());
-        for bad in [r#"{"a":2.5}"#, r#"{"a":256.0}"#, r#"{"a":1e300}"#, r#"{"a":2.0}}"#] {
+        let read = |text: &str| json::<HashMap<String, i8>>(text.as_bytes()).map(|read| read["a"]);
+        for (text, number) in [(r#"{"a":2.0}"#, 2), (r#"{ "a" : -20.000 }"#, -20), (r#"{"\"1.0":1,"a":0.0}"#, 0)] {
+            assert_eq!(read(text).unwrap(), number, "{text}");
+        }
+        for bad in [r#"{"a":2.5}"#, r#"{"a":256.0}"#, r#"{"a":2.}"#, r#"{"a":.0}"#, r#"{"a":1.0.0}"#, r#"{"a":+1.0}"#] {
             assert!(read(bad).is_err(), "{bad}");
         }
-    }
-
-    fn own((name, value): (&str, u8)) -> (String, u8) {
-        (name.to_owned(), value)
+        let texts: HashMap<String, String> = json(br#"{"a":"[1.0]","b.0":"\\\"2.0, 3.0"}"#).unwrap();
+        assert_eq!((texts["a"].as_str(), texts["b.0"].as_str()), ("[1.0]", r#"\"2.0, 3.0"#));
+        assert!(json::<Outer>(br#"{"inner":{"text":"a"},"inner":{"text":"b"}}"#).is_err(), "a field twice");
     }
 
     #[test]

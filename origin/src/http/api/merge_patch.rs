@@ -40,10 +40,14 @@ impl<T: Serialize + DeserializeOwned> MergePatch<T> {
     pub fn apply(self, current: &T) -> Result<T, Problem> {
         let mut value = serde_json::to_value(current).map_err(Problem::internal)?;
         merge(&mut value, Value::Object(self.0));
-        let read = extract::from_value(value);
-        match read.map_err(|error| Problem::invalid_value(vec![error.to_string()]))? {
-            (changed, None) => Ok(changed),
-            (_, Some(path)) => Err(Problem::invalid_value(vec![format!("{path} is not known")])),
+        let mut unknown = None;
+        let read = serde_ignored::deserialize(value, |path| {
+            unknown.get_or_insert_with(|| path.to_string());
+        });
+        let changed = read.map_err(|error| Problem::invalid_value(vec![error.to_string()]))?;
+        match unknown {
+            None => Ok(changed),
+            Some(path) => Err(Problem::invalid_value(vec![format!("{path} is not known")])),
         }
     }
 }
