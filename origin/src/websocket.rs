@@ -1,4 +1,4 @@
-//! How the two WebSockets of a call are set up.
+//! How both sockets of a call are set up.
 
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 

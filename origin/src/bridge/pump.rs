@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, SelectAll, once, unfold};
@@ -112,14 +112,7 @@ pub async fn run(
     let started = Instant::now();
     let mut watch = Watch::default();
     let (tool_done, tools) = mpsc::channel(TOOL_QUEUE);
-    // Of all these only the one that has something to tell is asked; audio comes a hundred times a second.
-    let mut others: Others<'_> = SelectAll::new();
-    others.push(unfold(tools, |mut tools| async { tools.recv().await.map(|done| (Woken::Tool(done), tools)) }).boxed());
-    others.push(every(PING_EVERY).map(|()| Woken::Ping).boxed());
-    others.push(every(watch::CHECK_EVERY).skip(1).map(|()| Woken::Watch).boxed());
-    others.push(once(leave.map(Woken::Leave)).boxed());
-    others.push(once(over.cancelled_owned().map(|()| Woken::Over)).boxed());
-    others.push(opened(effects.open_session(Occasion::Start)));
+    let mut others = others(tools, leave, over, effects.open_session(Occasion::Start));
     let mut sessions = Sessions { model: None, unanswered_pings: 0, next: NextSession::Opening };
     let mut reader = Reader::default();
     let mut unflushed = Unflushed::default();
@@ -132,17 +125,10 @@ pub async fn run(
         // In this order: each socket is read dry, as far as `MOST_UNFLUSHED` allows, before anything is written.
         let woken = poll_fn(|context| {
             // What comes after the last look wakes this task, so it need not be looked for.
-            if !std::mem::take(&mut dry) {
-                if let Poll::Ready(message) = caller.poll_next_unpin(context) {
-                    return Poll::Ready(caller_woke(message));
-                }
-                if let Some(Poll::Ready(message)) = sessions.model.as_mut().map(|model| model.poll_next_unpin(context))
-                {
-                    return Poll::Ready(model_woke(message));
-                }
-                if unflushed.any() {
-                    return Poll::Ready(Woken::Flush);
-                }
+            if !std::mem::take(&mut dry)
+                && let ready @ Poll::Ready(_) = look(context, &mut caller, sessions.model.as_mut(), &unflushed)
+            {
+                return ready;
             }
             if let Poll::Ready(Some(other)) = others.poll_next_unpin(context) {
                 return Poll::Ready(other);
@@ -152,8 +138,7 @@ pub async fn run(
         })
         .await;
         let now = millis(started);
-        let is_due = matches!(woken, Woken::Flush);
-        dry = is_due;
+        dry = matches!(woken, Woken::Flush);
         match woken {
             Woken::Caller(Some(text)) => {
                 watch = Watch::Alive;
@@ -211,7 +196,7 @@ pub async fn run(
                 perform(&mut out, &mut caller, &mut sessions, &mut others, &mut unflushed, effects, &tool_done).await;
             ended = ended.or(told.ended);
             let mut lost = told.lost;
-            if is_due || ended.is_some() || unflushed.is_full() {
+            if dry || ended.is_some() || unflushed.is_full() {
                 lost = unflushed.flush(&mut caller, &mut sessions).await.or(lost);
             }
             match lost {
@@ -231,6 +216,40 @@ pub async fn run(
 
 /// What a stream waits for besides its sockets and its deadline.
 type Others<'a> = SelectAll<BoxStream<'a, Woken>>;
+
+/// Of all these only the one that has something to tell is asked; audio comes a hundred times a second.
+fn others<'a>(
+    tools: mpsc::Receiver<Box<ToolDone>>,
+    leave: impl Future<Output = Instant> + Send + 'a,
+    over: CancellationToken,
+    opening: Opening,
+) -> Others<'a> {
+    let tools = unfold(tools, |mut tools| async { tools.recv().await.map(|done| (Woken::Tool(done), tools)) });
+    SelectAll::from_iter([
+        tools.boxed(),
+        every(PING_EVERY).map(|()| Woken::Ping).boxed(),
+        every(watch::CHECK_EVERY).skip(1).map(|()| Woken::Watch).boxed(),
+        once(leave.map(Woken::Leave)).boxed(),
+        once(over.cancelled_owned().map(|()| Woken::Over)).boxed(),
+        opened(opening),
+    ])
+}
+
+/// What a socket has to say, the caller's first; with neither, whether something waits to be sent.
+fn look(
+    context: &mut Context<'_>,
+    caller: &mut CallerSocket,
+    model: Option<&mut Socket>,
+    unflushed: &Unflushed,
+) -> Poll<Woken> {
+    if let Poll::Ready(message) = caller.poll_next_unpin(context) {
+        return Poll::Ready(caller_woke(message));
+    }
+    if let Some(Poll::Ready(message)) = model.map(|model| model.poll_next_unpin(context)) {
+        return Poll::Ready(model_woke(message));
+    }
+    if unflushed.any() { Poll::Ready(Woken::Flush) } else { Poll::Pending }
+}
 
 /// Now, and then again and again; what is missed is left out.
 fn every(period: Duration) -> impl futures_util::Stream<Item = ()> + Send {
