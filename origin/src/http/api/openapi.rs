@@ -27,7 +27,7 @@ lists are replaced as a whole. `If-Match` with an `ETag` that was read makes sur
 are shown as `********`; what is sent back so stays as it is.
 
 **Limits.** Each key has so many requests, see the headers `RateLimit-Policy` and `RateLimit`; a body has at most 256 \
-KiB.
+KiB, and no text a NUL character.
 
 **Errors** are problem details (RFC 9457), `application/problem+json`. Programs tell them apart by `code`; `requestId` \
 is the answer's `x-request-id`, and in the log.";
