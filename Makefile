@@ -68,6 +68,9 @@ $(RUST_READY): rust-toolchain.toml
 		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo 'setup: OpenSSL headers (1 minute)' \
 			&& apt-get update -qq && apt-get install -qq -y pkg-config libssl-dev >/dev/null; } \
 		|| $(call fail,'OpenSSL headers are missing: apt-get install pkg-config libssl-dev')
+	@command -v curl >/dev/null && command -v jq >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq -y curl jq >/dev/null; } \
+		|| $(call fail,'curl or jq is missing; tests run the commands of the README: apt-get install curl jq')
 	@echo 'setup: Rust, with nightly for the Worker (seconds, or a minute if it must be fetched)'
 	@rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
 	@rustup target list --installed | grep -q wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown

@@ -69,12 +69,13 @@ pub(crate) struct Logged {
 pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) body: Option<Value>,
-    pub(crate) logs: Option<Logged>,
+    /// In order.
+    pub(crate) logs: Vec<Logged>,
 }
 
 impl Call {
     fn new(path: impl Into<String>) -> Self {
-        Self { path: path.into(), body: None, logs: None }
+        Self { path: path.into(), body: None, logs: Vec::new() }
     }
 
     fn body(self, body: Value) -> Self {
@@ -82,15 +83,20 @@ impl Call {
     }
 
     fn makes(self, kind: &'static str) -> Self {
-        Self { logs: Some(Logged { kind, before: false, after: true }), ..self }
+        self.logs(Logged { kind, before: false, after: true })
     }
 
     fn changes(self, kind: &'static str) -> Self {
-        Self { logs: Some(Logged { kind, before: true, after: true }), ..self }
+        self.logs(Logged { kind, before: true, after: true })
     }
 
     fn ends(self, kind: &'static str) -> Self {
-        Self { logs: Some(Logged { kind, before: true, after: false }), ..self }
+        self.logs(Logged { kind, before: true, after: false })
+    }
+
+    fn logs(mut self, logged: Logged) -> Self {
+        self.logs.push(logged);
+        self
     }
 
     /// The request with a key.
@@ -132,6 +138,7 @@ pub(crate) async fn prepare(world: &World, operation: &Operation) -> Call {
         | "listNumbers"
         | "getNumber"
         | "listAvailableNumbers"
+        | "listPurchases"
         | "getPurchase"
         | "listProjects"
         | "getProject"
@@ -165,7 +172,7 @@ pub(crate) async fn prepare(world: &World, operation: &Operation) -> Call {
             let number = number.as_str().expect("a number").trim_start_matches('+').to_owned();
             let free = origin.put(&origin.key, &call.path, &json!({ "agentId": null })).await;
             assert_eq!(free.status, 200, "{}", free.body);
-            Call::new(format!("{}?confirm=%2B{number}", call.path)).ends("number.released")
+            Call::new(format!("{}?confirm=%2B{number}", call.path)).changes("number.releasing").ends("number.released")
         }
 
         "changeProject" => call.body(json!({ "name": own("project") })).changes("project.changed"),
