@@ -22,6 +22,10 @@ const ADOPTED: &str = "number.adopted";
 const ASSIGNED: &str = "number.assigned";
 /// The event of a number that is to be given back.
 const RELEASING: &str = "number.releasing";
+/// The event of a number that Vapi does not know any more.
+const DELETED_AT_VAPI: &str = "number.deleted_at_vapi";
+/// The event of a number that Vapi or Twilio did not take back.
+const RELEASE_REFUSED: &str = "number.release_refused";
 /// The event of a number that was given back.
 const RELEASED: &str = "number.released";
 
@@ -252,11 +256,22 @@ pub async fn begin_release(
 /// the number stays, and may be used again.
 pub async fn finish_release(app: &App, project: ProjectId, id: NumberId, actor: &Actor) -> Result<(), NumberError> {
     let number = numbers::get(&mut *app.db.acquire().await?, project, id).await?.ok_or(NumberError::NoNumber)?;
-    match give_back(app, &number).await {
+    match give_back(app, &number, actor).await {
         Ok(sid) => forget(app, &number, sid, actor).await,
         Err(error) => {
             if error.passes().is_none() {
-                numbers::set_releasing(&mut *app.db.acquire().await?, id, false).await?;
+                let mut conn = app.db.acquire().await?;
+                let mut tx = conn.begin().await?;
+                numbers::set_releasing(&mut tx, id, false).await?;
+                let event = NewEvent {
+                    number_id: Some(id),
+                    before: Some(json!({ "releasing": true })),
+                    after: Some(json!({ "releasing": false })),
+                    details: json!({ "code": error.code(), "error": error.to_string() }),
+                    ..NewEvent::new(project, RELEASE_REFUSED, actor)
+                };
+                events::append(&mut tx, &event).await?;
+                tx.commit().await?;
             }
             Err(error)
         }
@@ -264,12 +279,22 @@ pub async fn finish_release(app: &App, project: ProjectId, id: NumberId, actor: 
 }
 
 /// Vapi comes first, as what Twilio has got back cannot be had again. Gives Twilio's name of the number, if it was there.
-async fn give_back(app: &App, number: &PhoneNumber) -> Result<Option<String>, NumberError> {
+async fn give_back(app: &App, number: &PhoneNumber, actor: &Actor) -> Result<Option<String>, NumberError> {
     let config = app.config.twilio.as_ref().ok_or(NumberError::NotConfigured("Twilio"))?;
     if let (Some(id), Some(config)) = (&number.vapi_phone_number_id, &app.config.vapi) {
         PhoneNumbers { http: &app.http, config }.delete(id).await?;
         // Should Twilio refuse, nobody may believe that Vapi still takes the number's calls.
-        numbers::set_vapi_id(&mut *app.db.acquire().await?, number.id, None).await?;
+        let mut conn = app.db.acquire().await?;
+        let mut tx = conn.begin().await?;
+        numbers::set_vapi_id(&mut tx, number.id, None).await?;
+        let event = NewEvent {
+            number_id: Some(number.id),
+            before: Some(json!({ "vapiPhoneNumberId": id })),
+            after: Some(json!({ "vapiPhoneNumberId": null })),
+            ..NewEvent::new(number.project_id, DELETED_AT_VAPI, actor)
+        };
+        events::append(&mut tx, &event).await?;
+        tx.commit().await?;
     }
     let known = pointings::of_numbers(&mut *app.db.acquire().await?, &[number.id]).await?.pop();
     let names = match known.and_then(|known| known.at_twilio) {
