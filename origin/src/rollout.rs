@@ -9,6 +9,7 @@
 //! The [`guard`] compares calls and may hold a rollout up or turn it round, but never lets a stage begin: that only
 //! people do.
 
+pub mod changes;
 pub mod cohort;
 pub mod guard;
 pub mod plan;
@@ -70,20 +71,33 @@ pub struct Waived {
 /// So many agents are changed only where somebody has said that this is meant.
 pub const BULK: usize = 3;
 
-/// How many agents a request would set to work on, at most: those that are on the target already need nothing.
+impl Request {
+    /// Whether it sets to work on an agent of this stage that stands so. Those that are on the target already need nothing.
+    fn concerns(self, rollout: &Rollout, now: ItemState, stage: i32) -> bool {
+        let begun = |stages: u16| stage <= i32::from(stages);
+        match self {
+            Self::Start => matches!(now, ItemState::Planned | ItemState::Failed) && begun(rollout.stage.max(1)),
+            Self::Advance(_) => now == ItemState::Planned && begun(rollout.stage + 1),
+            Self::RollBack => matches!(now, ItemState::Switched | ItemState::RestoreFailed),
+            Self::Pause => false,
+        }
+    }
+}
+
+/// How many agents a request would set to work on, at most.
 pub async fn affected(conn: &mut PgConnection, rollout: &Rollout, request: Request) -> store::Result<usize> {
-    let last = match request {
-        Request::Pause => return Ok(0),
-        Request::Start => rollout.stage.max(1),
-        Request::Advance(_) => rollout.stage + 1,
-        Request::RollBack => u16::MAX,
-    };
     let counts = items::counts(conn, rollout.id).await?;
-    let affected = counts.iter().filter(|count| match request {
-        Request::RollBack => matches!(count.state, ItemState::Switched | ItemState::RestoreFailed),
-        _ => matches!(count.state, ItemState::Planned | ItemState::Failed) && count.stage <= i32::from(last),
-    });
+    let affected = counts.iter().filter(|count| request.concerns(rollout, count.state, count.stage));
     Ok(affected.map(|count| usize::try_from(count.agents).unwrap_or(0)).sum())
+}
+
+/// Whether what failed is tried again where this happens.
+fn retries(at: State, input: Input) -> bool {
+    match input {
+        Input::Start => true,
+        Input::RollBack(_) => at == State::RolledBack,
+        Input::Advance(_) | Input::Pause(_) | Input::StageDone | Input::RestoreDone => false,
+    }
 }
 
 /// Moves a rollout within the caller's transaction, which must end soon after. Gives it as it is then, and whether it moved.
@@ -142,10 +156,10 @@ async fn apply(
 ) -> Result<bool, RolloutError> {
     let from = rollout.position();
     let Some(to) = state::next(from, input)? else { return Ok(false) };
-    let retries = matches!(input, Input::Start) || (from.state == State::RolledBack && to.state == State::RollingBack);
-    if retries {
-        items::retry(conn, rollout.id).await?;
-        for number in numbers::failed(conn, rollout.id).await? {
+    if retries(from.state, input) {
+        let back = to.state == State::RollingBack;
+        items::retry(conn, rollout.id, if back { ItemState::RestoreFailed } else { ItemState::Failed }).await?;
+        for (number, _) in numbers::failed(conn, rollout.id).await? {
             // Settings that somebody else has made are not overwritten by this either.
             if pointing::retry(conn, number, false, actor).await? {
                 numbers::wait_for(conn, rollout.id, number).await?;

@@ -163,27 +163,46 @@ pub async fn restore(
 ) -> Result<Restored, SwitchError> {
     let mut agent = agents::lock(conn, project, agent).await?.ok_or(SwitchError::NotFound)?;
     let numbers = numbers::of_agents(conn, &[agent.id]).await?;
-    let is_here = |wanted: &&NumberImage| numbers.iter().any(|number| number.number == wanted.number);
-    let gone = to.numbers.iter().filter(|wanted| !is_here(wanted)).map(|wanted| wanted.number.clone()).collect();
-
-    let wanted: HashMap<&E164, SystemType> = to.numbers.iter().map(|one| (&one.number, one.system_type)).collect();
-    let becomes = |number: &PhoneNumber| wanted.get(&number.number).copied().unwrap_or(to.system_type);
-    if agent.system_type == to.system_type && numbers.iter().all(|number| number.system_type == becomes(number)) {
+    let Return { to, gone } = way_back(&numbers, to);
+    if is_at(&agent, &numbers, &to) {
+        // Somebody else has switched it back, with the settings that calls reached Vapi with last.
+        pointing::enqueue_exactly(conn, agent.id, at_twilio).await?;
         return Ok(Restored { changed: false, gone });
     }
     let missing = missing(&agent, &numbers, systems, to.system_type);
     if !missing.is_empty() {
         return Err(SwitchError::NotConfigured(missing));
     }
-    let to = Image {
-        numbers: numbers
-            .iter()
-            .map(|number| NumberImage { number: number.number.clone(), system_type: becomes(number) })
-            .collect(),
-        ..*to
-    };
     set(conn, &mut agent, &numbers, &to, at_twilio, actor).await?;
     Ok(Restored { changed: true, gone })
+}
+
+/// What a way back to an earlier image comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Return {
+    /// What becomes of the agent and the numbers that it answers now, in their order.
+    pub to: Image,
+    /// Numbers of the image that it does not answer any more.
+    pub gone: Vec<E164>,
+}
+
+/// The way back of an agent that answers these numbers now.
+pub fn way_back(numbers: &[PhoneNumber], image: &Image) -> Return {
+    let is_here = |wanted: &&NumberImage| numbers.iter().any(|number| number.number == wanted.number);
+    let gone = image.numbers.iter().filter(|wanted| !is_here(wanted)).map(|wanted| wanted.number.clone()).collect();
+    let wanted: HashMap<&E164, SystemType> = image.numbers.iter().map(|one| (&one.number, one.system_type)).collect();
+    let becomes = |number: &PhoneNumber| wanted.get(&number.number).copied().unwrap_or(image.system_type);
+    let numbers = numbers
+        .iter()
+        .map(|number| NumberImage { number: number.number.clone(), system_type: becomes(number) })
+        .collect();
+    Return { to: Image { numbers, ..*image }, gone }
+}
+
+/// Whether an agent and its numbers, which the image has in the same order, are on their systems.
+pub fn is_at(agent: &Agent, numbers: &[PhoneNumber], image: &Image) -> bool {
+    let mut pairs = numbers.iter().zip(&image.numbers);
+    agent.system_type == image.system_type && pairs.all(|(number, to)| number.system_type == to.system_type)
 }
 
 /// Sets the systems of a locked agent and its numbers, logs that, and has it replicated.

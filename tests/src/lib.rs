@@ -5,6 +5,7 @@
 
 pub mod bench_bridge;
 pub mod bench_edge;
+pub mod bench_rollout;
 pub mod cloudflare;
 pub mod demo;
 pub mod dev;

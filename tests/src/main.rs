@@ -10,7 +10,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use tests::stack::postgres::Postgres;
 use tests::stack::root;
-use tests::{bench_bridge, bench_edge, demo, dev, latency};
+use tests::{bench_bridge, bench_edge, bench_rollout, demo, dev, latency};
 
 /// The local stack and its parts.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ enum Sim {
     BenchEdge,
     /// Measure what the bridge costs beside a bare proxy.
     BenchBridge(bench_bridge::Plan),
+    /// Measure how long it takes to switch many agents with their numbers, and back.
+    BenchRollout(bench_rollout::Plan),
     /// The bare proxy that `bench-bridge` starts.
     #[command(hide = true)]
     BareProxy {
@@ -58,6 +60,7 @@ async fn run() -> Result<ExitCode> {
         Sim::Latency => latency::run().await.map(|()| ExitCode::SUCCESS),
         Sim::BenchEdge => bench_edge::run().await.map(|()| ExitCode::SUCCESS),
         Sim::BenchBridge(plan) => bench_bridge::run(plan).await.map(|()| ExitCode::SUCCESS),
+        Sim::BenchRollout(plan) => bench_rollout::run(plan).await.map(|()| ExitCode::SUCCESS),
         Sim::BareProxy { port, model } => bench_bridge::bare::serve(port, model).await.map(|()| ExitCode::SUCCESS),
         Sim::Dev => dev::run().await.map(|()| ExitCode::SUCCESS),
         Sim::Postgres { command } => with_postgres(&command).await,

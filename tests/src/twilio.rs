@@ -34,6 +34,7 @@ mod webhook;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
@@ -84,6 +85,8 @@ pub struct TwilioOptions {
     pub inventory: Vec<String>,
     /// What finds the clips of the control endpoint.
     pub clips: ClipLoader,
+    /// How long the REST API takes to answer, beside the work itself.
+    pub rest_delay: Duration,
 }
 
 impl TwilioOptions {
@@ -100,6 +103,7 @@ impl TwilioOptions {
             webhook_limit_ms: 15_000,
             inventory: (1..=9).map(|last| format!("+1415555012{last}")).collect(),
             clips: |path| std::fs::read(path).map_err(|error| format!("{path}: {error}")),
+            rest_delay: Duration::ZERO,
         }
     }
 }
@@ -220,6 +224,11 @@ impl Twilio {
     /// The next so many REST requests go wrong in this way.
     pub fn fail_next(&self, requests: usize, fault: Fault) {
         self.exchange.add_faults(fault, requests);
+    }
+
+    /// REST requests meet these in turn, over and over, until something else is set; nothing is fair weather.
+    pub fn set_weather(&self, pattern: impl IntoIterator<Item = Option<Fault>>) {
+        self.exchange.set_weather(pattern);
     }
 
     /// Holds the next REST request with this method whose path below the account begins so.

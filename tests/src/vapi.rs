@@ -105,6 +105,8 @@ pub struct VapiOptions {
     pub twilio_api_url: Option<String>,
     /// Whether saving a number points it at Vapi again, as an operator has reported.
     pub patch_rewrites_twilio: bool,
+    /// How long the REST API takes to answer, beside the work itself.
+    pub rest_delay: Duration,
 }
 
 impl VapiOptions {
@@ -121,6 +123,7 @@ impl VapiOptions {
             no_call_limit: Duration::from_secs(30),
             twilio_api_url: None,
             patch_rewrites_twilio: false,
+            rest_delay: Duration::ZERO,
         }
     }
 }

@@ -39,8 +39,12 @@ mod purchase_crashes;
 mod records_api;
 #[path = "control/replication.rs"]
 mod replication;
+#[path = "control/rollout_exact.rs"]
+mod rollout_exact;
 #[path = "control/rollout_numbers.rs"]
 mod rollout_numbers;
+#[path = "control/rollout_outlook.rs"]
+mod rollout_outlook;
 #[path = "control/rollouts.rs"]
 mod rollouts;
 #[path = "control/rollouts_api.rs"]

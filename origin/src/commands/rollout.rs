@@ -11,17 +11,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use origin::config::Systems;
+use origin::config::Config;
+use origin::rollout::changes::{self, Changes};
 use origin::rollout::cohort::Stage;
 use origin::rollout::guard::Tolerances;
-use origin::rollout::plan::{self, Plan, PlanError, PlanRequest, PlannedAgent};
+use origin::rollout::plan::{self, PlanError, PlanRequest};
 use origin::rollout::settings::{GuardSettings, OnFail};
 use origin::rollout::state::State;
 use origin::rollout::view::{self, ItemView, RolloutView};
 use origin::rollout::{self, BULK, Request, RolloutError, Waived};
 use origin::store::events::Actor;
 use origin::store::projects;
-use origin::store::rollouts::items::{self, ItemState};
+use origin::store::rollouts::items::ItemState;
 use origin::store::rollouts::{self, RolloutId, Scope};
 use serde_json::json;
 use shared::{AgentId, SystemType};
@@ -91,7 +92,7 @@ pub(crate) struct PlanArgs {
     /// An agent; may be repeated.
     #[arg(long = "agent", value_name = "ID", required_unless_present_any = ["project", "all"], conflicts_with = "all")]
     agents: Vec<AgentId>,
-    /// All agents of a project, by name or id; with --agent, only these of it.
+    /// All agents of a project, by name or id.
     #[arg(long, value_name = "NAME|ID", conflicts_with_all = ["all", "agents"])]
     project: Option<String>,
     /// All agents of all projects.
@@ -183,20 +184,20 @@ fn set_tolerance(tolerances: &mut Tolerances, measure: &str, number: f64) -> Res
 
 pub(crate) async fn run(command: RolloutCommand) -> anyhow::Result<ExitCode> {
     let app = super::app().await?;
-    let systems = app.config.systems();
+    let config = &app.config;
     // One connection: the command may be run where the origin's are all in use.
     let mut conn = app.db.acquire().await.context("the database cannot be reached")?.detach();
     let code = match command {
-        RolloutCommand::Plan(args) => plan(&mut conn, systems, args).await?,
-        RolloutCommand::Start(step) => move_on(&mut conn, systems, &step, Request::Start).await?,
+        RolloutCommand::Plan(args) => plan(&mut conn, config, args).await?,
+        RolloutCommand::Start(step) => move_on(&mut conn, config, &step, Request::Start).await?,
         RolloutCommand::Advance { step, without_verdict, despite_failures } => {
             let waived = Waived { verdict: without_verdict, failures: despite_failures };
-            move_on(&mut conn, systems, &step, Request::Advance(waived)).await?
+            move_on(&mut conn, config, &step, Request::Advance(waived)).await?
         }
         RolloutCommand::Pause(one) => pause(&mut conn, &one).await?,
         RolloutCommand::Status { id: Some(id), agents, json } => status(&mut conn, id, agents, json).await?,
         RolloutCommand::Status { id: None, json, .. } => overview(&mut conn, json).await?,
-        RolloutCommand::Rollback(step) => move_on(&mut conn, systems, &step, Request::RollBack).await?,
+        RolloutCommand::Rollback(step) => move_on(&mut conn, config, &step, Request::RollBack).await?,
     };
     Ok(ExitCode::from(code))
 }
@@ -206,7 +207,7 @@ fn usage(sentence: &str) -> u8 {
     USAGE
 }
 
-async fn plan(conn: &mut PgConnection, systems: Systems, args: PlanArgs) -> anyhow::Result<u8> {
+async fn plan(conn: &mut PgConnection, config: &Config, args: PlanArgs) -> anyhow::Result<u8> {
     let named = !args.agents.is_empty();
     let scope = match &args.project {
         Some(project) => match projects::find(conn, project).await? {
@@ -232,7 +233,7 @@ async fn plan(conn: &mut PgConnection, systems: Systems, args: PlanArgs) -> anyh
     let request = PlanRequest { scope, within: None, target: args.to, stages, pilots: args.pilots, guard };
 
     let mut tx = conn.begin().await?;
-    let plan = match plan::plan(&mut tx, systems, &request).await {
+    let plan = match plan::plan(&mut tx, config, &request).await {
         Ok(plan) => plan,
         Err(PlanError::Store(error)) => return Err(error.into()),
         Err(error) => return Ok(usage(&error.to_string())),
@@ -251,66 +252,17 @@ async fn plan(conn: &mut PgConnection, systems: Systems, args: PlanArgs) -> anyh
     Ok(DONE)
 }
 
-/// What a request would change, worked out now.
-async fn preview(
-    conn: &mut PgConnection,
-    systems: Systems,
-    id: RolloutId,
-    request: Request,
-) -> anyhow::Result<Option<print::Changes>> {
-    let Some(rollout) = rollouts::get(conn, None, id).await? else { return Ok(None) };
-    let stage = match request {
-        Request::Advance(_) => rollout.stage + 1,
-        _ => rollout.stage.max(1),
-    };
-    let mut changes = print::Changes { target: rollout.target, ..print::Changes::default() };
-    let mut after = 0;
-    let mut ids = Vec::new();
-    loop {
-        let page = items::list(conn, id, None, after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = last.position;
-        for item in page {
-            match (request, item.state) {
-                (Request::RollBack, ItemState::Switched | ItemState::RestoreFailed) => changes.back.push(item.into()),
-                (Request::RollBack, _) => {}
-                (_, ItemState::Planned | ItemState::Failed) if item.stage <= i32::from(stage) => {
-                    ids.push(item.agent_id);
-                }
-                _ => {}
-            }
-        }
-    }
-    if ids.is_empty() {
-        return Ok(Some(changes));
-    }
-    let request = PlanRequest {
-        scope: Scope::Agents(ids),
-        within: None,
-        target: rollout.target,
-        stages: vec![Stage::Percent(100)],
-        pilots: Vec::new(),
-        guard: rollout.guard,
-    };
-    match plan::plan(conn, systems, &request).await {
-        Ok(Plan { agents, .. }) => changes.forth = agents.into_iter().filter(PlannedAgent::changes).collect(),
-        // Agents that are gone; the work will say so for each.
-        Err(PlanError::NoSuchAgents(gone)) => changes.gone = gone,
-        Err(error) => return Err(error.into()),
-    }
-    Ok(Some(changes))
-}
-
-async fn move_on(conn: &mut PgConnection, systems: Systems, step: &StepArgs, request: Request) -> anyhow::Result<u8> {
+async fn move_on(conn: &mut PgConnection, config: &Config, step: &StepArgs, request: Request) -> anyhow::Result<u8> {
     let id = step.one.id;
-    let Some(changes) = preview(conn, systems, id, request).await? else {
+    let Some(rollout) = rollouts::get(conn, None, id).await? else {
         return Ok(usage(&format!("there is no rollout {id}")));
     };
+    let changes = changes::preview(conn, config, &rollout, request).await?;
     if step.dry_run {
         if step.one.json {
             println!("{:#}", json!({ "id": id, "dryRun": true, "changes": changes }));
         } else {
-            print!("{}", changes.text());
+            print!("{}", print::changes(&changes));
         }
         return Ok(DONE);
     }
@@ -343,8 +295,8 @@ async fn move_on(conn: &mut PgConnection, systems: Systems, step: &StepArgs, req
 }
 
 /// Asks at the terminal. Where nobody can be asked, the answer is no.
-fn confirmed(changes: &print::Changes) -> anyhow::Result<bool> {
-    eprint!("{}", changes.text());
+fn confirmed(changes: &Changes) -> anyhow::Result<bool> {
+    eprint!("{}", print::changes(changes));
     if !io::stdin().is_terminal() {
         eprintln!("Nothing was changed. This is bulk: say --yes.");
         return Ok(false);
@@ -467,10 +419,10 @@ async fn failed(conn: &mut PgConnection, id: RolloutId) -> anyhow::Result<Vec<It
 async fn listed(conn: &mut PgConnection, id: RolloutId, state: Option<ItemState>) -> anyhow::Result<Vec<ItemView>> {
     let (mut all, mut after) = (Vec::new(), 0);
     loop {
-        let page = items::list(conn, id, state, after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(all) };
-        after = last.position;
-        all.extend(page.into_iter().map(ItemView::from));
+        let page = view::agents(conn, id, state, after, PAGE).await?;
+        let Some((last, _)) = page.last() else { return Ok(all) };
+        after = *last;
+        all.extend(page.into_iter().map(|(_, agent)| agent));
     }
 }
 

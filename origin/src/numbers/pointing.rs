@@ -11,15 +11,18 @@
 //! Vapi was sent is Vapi's although its agent has left, and one that we were sent is handed to Vapi.
 
 pub mod job;
+pub mod outlook;
 mod work;
 
 use std::collections::HashMap;
 
 use serde_json::json;
-use shared::{AgentId, E164, NumberId};
+use shared::route::VapiHandover;
+use shared::{AgentId, E164, NumberId, SystemType};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use crate::config::Config;
 use crate::providers::twilio::numbers::VoiceSettings;
 use crate::store;
 use crate::store::events::{self, Actor, NewEvent};
@@ -48,19 +51,9 @@ pub async fn enqueue_exactly(
     agent: AgentId,
     settings: &[(NumberId, VoiceSettings)],
 ) -> store::Result<()> {
-    let mut requested = pointings::request_for_agent(conn, agent).await?;
-    let wanted: Vec<NumberId> = settings.iter().map(|(number, _)| *number).collect();
-    let going: Vec<NumberId> = state_of(conn, &wanted)
-        .await?
-        .into_iter()
-        .filter(|pointing| pointing.place == Place::Vapi)
-        .map(|pointing| pointing.number_id)
-        .collect();
-    for (number, settings) in settings.iter().filter(|(number, _)| going.contains(number)) {
-        pointings::request_image(conn, *number, Place::Vapi, settings).await?;
-        requested = true;
-    }
-    if requested {
+    let requested = pointings::request_for_agent(conn, agent).await?;
+    // Where each goes is known only now.
+    if pointings::request_images(conn, settings).await? || requested {
         job::enqueue(conn).await?;
     }
     Ok(())
@@ -121,6 +114,14 @@ pub async fn may_have_come_to_us(
     pointings::may_be_elsewhere(conn, agent, Some(number), Place::Vapi, now, GRACE_SECONDS).await
 }
 
+/// Where calls to a number go that `system` answers. The query of [`pointings::request_for_agent`] says the same.
+pub fn place(system: SystemType, handover: VapiHandover) -> Place {
+    match (system, handover) {
+        (SystemType::Vapi, VapiHandover::None) => Place::Vapi,
+        _ => Place::Edge,
+    }
+}
+
 /// What is to be done about what Twilio says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -134,7 +135,7 @@ enum Verdict {
 
 /// What every number is judged by.
 #[derive(Clone, Debug)]
-struct Bases {
+pub struct Bases {
     /// The settings with which calls come to us.
     edge: VoiceSettings,
     /// Where Vapi is asked for calls.
@@ -142,6 +143,15 @@ struct Bases {
 }
 
 impl Bases {
+    /// Those of an origin.
+    pub fn of(config: &Config) -> Self {
+        let vapi = config.vapi.as_ref().map_or("https://api.vapi.ai", |vapi| vapi.api_url.as_str());
+        Self {
+            edge: VoiceSettings::to_edge(&config.edge_base(), &config.origin_base()),
+            vapi: vapi.trim_end_matches('/').to_owned(),
+        }
+    }
+
     /// What is to be done, and what is to be remembered for a way back to Vapi.
     fn judge(&self, pointing: &Pointing, found: &VoiceSettings) -> (Verdict, Option<VoiceSettings>) {
         let remembered = pointing.remembered.clone();
@@ -164,11 +174,15 @@ impl Bases {
     }
 
     fn target(&self, pointing: &Pointing, remembered: Option<&VoiceSettings>, found: &VoiceSettings) -> VoiceSettings {
-        match (&pointing.image, pointing.place, remembered) {
-            (Some(image), _, _) => image.clone(),
-            (None, Place::Edge, _) => self.edge.clone(),
-            (None, Place::Vapi, Some(remembered)) => remembered.clone(),
-            (None, Place::Vapi, None) => found.clone().saved_by_vapi(&self.vapi),
+        self.wanted(pointing, remembered).unwrap_or_else(|| found.clone().saved_by_vapi(&self.vapi))
+    }
+
+    /// What is wanted whatever Twilio says. `None`: it depends on that.
+    fn wanted(&self, pointing: &Pointing, remembered: Option<&VoiceSettings>) -> Option<VoiceSettings> {
+        match (&pointing.image, pointing.place) {
+            (Some(image), _) => Some(image.clone()),
+            (None, Place::Edge) => Some(self.edge.clone()),
+            (None, Place::Vapi) => remembered.cloned(),
         }
     }
 }
@@ -200,25 +214,7 @@ mod tests {
     }
 
     fn pointing(place: Place) -> Pointing {
-        Pointing {
-            number_id: NumberId(Uuid::nil()),
-            at_twilio: None,
-            place,
-            image: None,
-            state: PointingState::Pending,
-            request: 1,
-            requested_at: OffsetDateTime::UNIX_EPOCH,
-            settled_at: None,
-            remembered: None,
-            ours: None,
-            assistant: None,
-            vapi_saved: false,
-            found: None,
-            drift: None,
-            checked_at: None,
-            attempts: 0,
-            error: None,
-        }
+        Pointing::unasked(NumberId(Uuid::nil()), place)
     }
 
     #[test]

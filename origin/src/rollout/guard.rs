@@ -323,6 +323,19 @@ mod tests {
         assert_eq!(judged((1_500, 100_000), (1_000, 100_000)), Verdict::Pass);
     }
 
+    /// The README says how many.
+    #[test]
+    fn without_any_failure_some_90_calls_on_each_side_pass() {
+        let verdict = |calls: u32| {
+            let none = share(0, calls.into());
+            let times = around(800.0, calls);
+            let clean = Sample { setup_failures: none, short_hang_ups: none, tool_errors: none, first_audio_ms: times };
+            overall(&findings(&clean, &clean, &Tolerances::default()))
+        };
+        let fewest = (1..1_000).find(|calls| verdict(*calls) == Verdict::Pass).expect("so many calls pass");
+        assert!((85..=95).contains(&fewest), "{fewest} calls are not some 90");
+    }
+
     #[test]
     fn many_calls_that_are_worse_fail() {
         assert_eq!(judged((60, 1_000), (10, 1_000)), Verdict::Fail);

@@ -8,16 +8,15 @@ use shared::{AgentId, ProjectId, SystemType};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
+use super::changes::{Numbers, PlannedAgent};
 use super::cohort::{self, Stage};
 use super::settings::GuardSettings;
-use crate::config::Systems;
+use crate::config::Config;
 use crate::store::agents::{self, Agent};
 use crate::store::events::{self, Actor, NewEvent};
-use crate::store::numbers::{self, PhoneNumber};
 use crate::store::rollouts::items::{self, NewItem};
 use crate::store::rollouts::{self, NewRollout, RolloutId, Scope};
 use crate::store::{self, StoreError};
-use crate::switching::{self, Image, NumberImage};
 
 /// The most pilots: more are a stage.
 pub const MAX_PILOTS: usize = 2;
@@ -78,39 +77,8 @@ pub struct Plan {
     pub agents: Vec<PlannedAgent>,
 }
 
-/// What would be done to an agent.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = PlannedAgent)]
-pub struct PlannedAgent {
-    /// Who it is.
-    pub agent_id: AgentId,
-    /// Its name.
-    pub name: String,
-    /// Whose it is.
-    pub project_id: ProjectId,
-    /// The stage that it comes with, counted from 1.
-    pub stage: u16,
-    /// What it and its numbers are.
-    pub before: Image,
-    /// What they would be; `None`: they are that already.
-    #[schema(required)]
-    pub after: Option<Image>,
-    /// What is missing for that. The agent would fail.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>)]
-    pub missing: Vec<&'static str>,
-}
-
-impl PlannedAgent {
-    /// Whether there is anything to do.
-    pub fn changes(&self) -> bool {
-        self.after.is_some()
-    }
-}
-
 /// Works out what would be done; writes nothing.
-pub async fn plan(conn: &mut PgConnection, systems: Systems, request: &PlanRequest) -> Result<Plan, PlanError> {
+pub async fn plan(conn: &mut PgConnection, config: &Config, request: &PlanRequest) -> Result<Plan, PlanError> {
     let chosen = match &request.scope {
         Scope::Agents(ids) => agents::select(conn, request.within, Some(ids)).await?,
         Scope::Project(project) => agents::select(conn, Some(*project), None).await?,
@@ -136,44 +104,15 @@ pub async fn plan(conn: &mut PgConnection, systems: Systems, request: &PlanReque
         return Err(PlanError::NoAgents);
     }
 
-    let mut of_agents: HashMap<AgentId, Vec<PhoneNumber>> = HashMap::new();
-    for number in numbers::of_agents(conn, &ids).await? {
-        if let Some(agent) = number.agent_id {
-            of_agents.entry(agent).or_default().push(number);
-        }
-    }
+    let mut numbers = Numbers::of(conn, config, &ids).await?;
     let mut by_id: HashMap<AgentId, Agent> = chosen.into_iter().map(|agent| (agent.id, agent)).collect();
     let agents: Vec<PlannedAgent> = members
         .into_iter()
-        .filter_map(|member| {
-            let agent = by_id.remove(&member.agent)?;
-            let numbers = of_agents.remove(&member.agent).unwrap_or_default();
-            Some(planned(agent, &numbers, systems, request.target, member.stage))
-        })
+        .filter_map(|member| Some(numbers.planned(by_id.remove(&member.agent)?, request.target, member.stage)))
         .collect();
     let first = agents[0].project_id;
     let project_id = agents.iter().all(|agent| agent.project_id == first).then_some(first);
     Ok(Plan { project_id, target: request.target, stages, guard: request.guard, agents })
-}
-
-fn planned(agent: Agent, numbers: &[PhoneNumber], systems: Systems, target: SystemType, stage: u16) -> PlannedAgent {
-    let before = switching::image(&agent, numbers);
-    let after = (!switching::is_on(&before, target)).then(|| Image {
-        system_type: target,
-        // Set at the switch, where there is one.
-        switched_at: if agent.system_type == target { agent.switched_at } else { None },
-        numbers: numbers
-            .iter()
-            .map(|number| NumberImage { number: number.number.clone(), system_type: target })
-            .collect(),
-    });
-    let missing = match after {
-        Some(_) => {
-            switching::missing(&agent, numbers, systems, target).into_iter().map(switching::Missing::as_str).collect()
-        }
-        None => Vec::new(),
-    };
-    PlannedAgent { agent_id: agent.id, name: agent.name, project_id: agent.project_id, stage, before, after, missing }
 }
 
 /// Records a plan within the caller's transaction. No agent is changed.

@@ -1,10 +1,11 @@
 //! A rollout as it is shown, at the command line and by the API.
 
+use std::collections::HashMap;
 use std::ops::Add;
 
 use serde::Serialize;
 use serde_json::Value;
-use shared::{AgentId, ProjectId, SystemType};
+use shared::{AgentId, E164, ProjectId, SystemType};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -14,9 +15,10 @@ use super::findings;
 use super::guard::{self, Finding, Verdict};
 use super::settings::{GuardSettings, OnFail};
 use super::state::{Reason, State};
+use crate::providers::twilio::numbers::VoiceSettings;
 use crate::store;
 use crate::store::rollouts::items::{self, Count, Item, ItemState};
-use crate::store::rollouts::numbers::{self, Group};
+use crate::store::rollouts::numbers::{self, Group, RolloutNumber};
 use crate::store::rollouts::{Rollout, RolloutId, Scope};
 use crate::switching::Image;
 
@@ -139,11 +141,62 @@ pub struct ItemView {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(required)]
     pub restored_at: Option<OffsetDateTime>,
+    /// Its numbers at Twilio.
+    pub numbers: Vec<NumberView>,
 }
 
-impl From<Item> for ItemView {
-    fn from(item: Item) -> Self {
+/// A number of a rollout's agent, at Twilio.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = RolloutNumber)]
+pub struct NumberView {
+    /// The number.
+    pub number: E164,
+    /// What came of it: `none` (Twilio is not told about it), `pending`, `settled`, `conflict` or `failed`.
+    pub state: String,
+    /// Why it failed, or waits, in one word.
+    #[schema(required)]
+    pub error_code: Option<String>,
+    /// Why it failed, or waits.
+    #[schema(required)]
+    pub error: Option<String>,
+    /// What Twilio had before; `null`: it was not asked since, or had our settings.
+    #[schema(required)]
+    pub before: Option<VoiceSettings>,
+}
+
+impl From<RolloutNumber> for NumberView {
+    fn from(number: RolloutNumber) -> Self {
+        let RolloutNumber { number, state, error_code, error, before, .. } = number;
+        Self { number, state, error_code, error, before }
+    }
+}
+
+/// Agents of a rollout in the order of switching, after a position, each with its own.
+pub async fn agents(
+    conn: &mut PgConnection,
+    id: RolloutId,
+    state: Option<ItemState>,
+    after: i32,
+    limit: i64,
+) -> store::Result<Vec<(i32, ItemView)>> {
+    let items = items::list(conn, id, state, after, limit).await?;
+    let ids: Vec<AgentId> = items.iter().map(|item| item.agent_id).collect();
+    let mut numbers: HashMap<AgentId, Vec<NumberView>> = HashMap::new();
+    for number in numbers::of_agents(conn, id, &ids).await? {
+        numbers.entry(number.agent_id).or_default().push(number.into());
+    }
+    let shown = |item: Item| {
+        let numbers = numbers.remove(&item.agent_id).unwrap_or_default();
+        (item.position, ItemView::of(item, numbers))
+    };
+    Ok(items.into_iter().map(shown).collect())
+}
+
+impl ItemView {
+    fn of(item: Item, numbers: Vec<NumberView>) -> Self {
         Self {
+            numbers,
             agent_id: item.agent_id,
             name: item.agent_name,
             stage: item.stage,
@@ -210,9 +263,13 @@ fn numbers_in(groups: &[Group], states: &[&str]) -> u64 {
 }
 
 impl RolloutView {
-    /// How many agents and numbers failed.
+    /// How many agents and numbers failed. An agent that could not be switched is where a rollback wants it.
     pub fn failures(&self) -> u64 {
-        self.agents.failures() + self.numbers_in(&["conflict", "failed"])
+        let agents = match self.state {
+            State::RollingBack | State::RolledBack => self.agents.restore_failed,
+            _ => self.agents.failures(),
+        };
+        agents + self.numbers_in(&["conflict", "failed"])
     }
 
     /// How many numbers are in one of these states at Twilio.

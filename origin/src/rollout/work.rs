@@ -3,7 +3,9 @@
 //! The job carries nothing. What there is to do is in the tables, so that a job that is late, repeated or lost does no
 //! harm, and an agent that fails stops no other.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,10 @@ use crate::{App, jobs};
 /// How long after its last stage a completed rollout's calls are still compared.
 pub const WATCH_DAYS: u32 = 7;
 
+/// Agents of one rollout that are switched before another rollout has its turn.
+const SHARE: usize = 10;
+/// A run ends after this, and the next one lets the guards look again, as often as if there were nothing to do.
+const RUN: Duration = Duration::from_secs(30);
 /// How often it is looked how far Twilio has come, in seconds.
 const LOOK_EVERY_S: f64 = 1.0;
 
@@ -99,29 +105,65 @@ struct Failure {
 }
 
 impl Worker {
-    /// Lets the guards look, then does what there is to do.
+    /// Lets the guards look, then does what there is to do, some agents of each rollout in turn.
     pub async fn run(&self) -> Result<(), RolloutError> {
+        let begun = Instant::now();
+        self.watch_all().await?;
+        // Those that nothing more can be done for in this run, and why the last of them failed.
+        let (mut resting, mut waits, mut trouble) = (HashSet::new(), false, None);
+        loop {
+            let working = rollouts::working(&mut *self.acquire().await?).await?;
+            let working: Vec<RolloutId> = working.into_iter().filter(|id| !resting.contains(id)).collect();
+            if working.is_empty() {
+                break;
+            }
+            for id in working {
+                match self.steps(id).await {
+                    Ok(Step::Done) => {}
+                    Ok(Step::Waits) => waits |= resting.insert(id),
+                    Ok(Step::Over) => {
+                        resting.insert(id);
+                    }
+                    // The others go on.
+                    Err(error) => {
+                        tracing::warn!(rollout_id = %id, error = &error as &dyn std::error::Error,
+                                       "A rollout is held up, and tried again");
+                        resting.insert(id);
+                        trouble = Some(error);
+                    }
+                }
+            }
+            if begun.elapsed() >= RUN {
+                enqueue(&mut *self.acquire().await?).await?;
+                return Ok(());
+            }
+        }
+        if waits {
+            enqueue_later(&mut *self.acquire().await?).await?;
+        }
+        trouble.map_or(Ok(()), Err)
+    }
+
+    /// Lets the guards look at the calls of all rollouts that have any to compare.
+    async fn watch_all(&self) -> Result<(), RolloutError> {
         let watch_s = f64::from(WATCH_DAYS) * 86_400.0;
         let guarded = rollouts::guarded(&mut *self.acquire().await?, watch_s).await?;
         for id in guarded {
             self.watch(id).await?;
             numbers::sync(&mut *self.acquire().await?, id).await?;
         }
-        let working = rollouts::working(&mut *self.acquire().await?).await?;
-        let mut waits = false;
-        for id in working {
-            waits |= loop {
-                match self.step(id).await? {
-                    Step::Done => {}
-                    Step::Waits => break true,
-                    Step::Over => break false,
-                }
-            };
-        }
-        if waits {
-            enqueue_later(&mut *self.acquire().await?).await?;
-        }
         Ok(())
+    }
+
+    /// Does a rollout's share of a round.
+    async fn steps(&self, id: RolloutId) -> Result<Step, RolloutError> {
+        for _ in 0..SHARE {
+            match self.step(id).await? {
+                Step::Done => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Step::Done)
     }
 
     async fn acquire(&self) -> store::Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {

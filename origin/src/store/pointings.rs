@@ -131,6 +131,31 @@ pub struct Pointing {
     pub error: Option<(String, String)>,
 }
 
+impl Pointing {
+    /// What is known of a number that Twilio was never told about.
+    pub fn unasked(number_id: NumberId, place: Place) -> Self {
+        Self {
+            number_id,
+            at_twilio: None,
+            place,
+            image: None,
+            state: PointingState::Pending,
+            request: 1,
+            requested_at: OffsetDateTime::UNIX_EPOCH,
+            settled_at: None,
+            remembered: None,
+            ours: None,
+            assistant: None,
+            vapi_saved: false,
+            found: None,
+            drift: None,
+            checked_at: None,
+            attempts: 0,
+            error: None,
+        }
+    }
+}
+
 /// A number to work on: its pointing, and what that depends on.
 #[derive(Clone, Debug)]
 pub struct Task {
@@ -275,25 +300,22 @@ pub async fn request_edge(conn: &mut PgConnection, number: NumberId) -> Result<(
     Ok(())
 }
 
-/// Asks for exactly these settings.
-pub async fn request_image(
-    conn: &mut PgConnection,
-    number: NumberId,
-    place: Place,
-    image: &VoiceSettings,
-) -> Result<()> {
-    sqlx::query!(
-        "insert into pointings as p (number_id, place, image) values ($1, $2, $3)
-         on conflict (number_id) do update set
-             place = excluded.place, image = excluded.image, state = 'pending', request = p.request + 1,
-             requested_at = clock_timestamp(), attempts = 0, next_at = now(), error_code = null, error = null",
-        number.0,
-        place.as_str(),
-        json(image)
+/// Asks for exactly these settings for numbers that go to Vapi; tells whether there are any. The others are left out.
+pub async fn request_images(conn: &mut PgConnection, images: &[(NumberId, VoiceSettings)]) -> Result<bool> {
+    let (numbers, settings): (Vec<Uuid>, Vec<serde_json::Value>) =
+        images.iter().map(|(number, settings)| (number.0, json(settings))).unzip();
+    let done = sqlx::query!(
+        "update pointings p set
+             image = wanted.image, state = 'pending', request = p.request + 1, requested_at = clock_timestamp(),
+             attempts = 0, next_at = now(), error_code = null, error = null
+         from unnest($1::uuid[], $2::jsonb[]) as wanted (number_id, image)
+         where p.number_id = wanted.number_id and p.place = 'vapi'",
+        &numbers,
+        &settings
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() > 0)
 }
 
 /// Asks once more for what was asked for. With `overwrite`, what somebody else has set counts as ours from now on: it

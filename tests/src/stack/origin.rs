@@ -131,6 +131,11 @@ impl Origin {
         self.process.as_ref().map_or(Ok(()), |process| process.signal(Signal::TERM))
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.ended().is_some())
+    }
+
     /// Waits until it has ended by itself.
     pub async fn ended(&self) -> Option<ExitStatus> {
         self.process.as_ref()?.wait().await

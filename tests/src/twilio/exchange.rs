@@ -48,6 +48,8 @@ pub(crate) struct Exchange {
     pub(crate) callees: Mutex<HashMap<String, Callee>>,
     notifications: Mutex<Vec<Notification>>,
     faults: Mutex<VecDeque<Fault>>,
+    /// What requests meet in turn, over and over, once no fault is waiting.
+    weather: Mutex<VecDeque<Option<Fault>>>,
     pub(crate) gates: Gates,
     requests: Mutex<Vec<RestRequest>>,
     callback_copies: AtomicUsize,
@@ -64,6 +66,7 @@ impl Exchange {
             callees: Mutex::default(),
             notifications: Mutex::default(),
             faults: Mutex::default(),
+            weather: Mutex::default(),
             gates: Gates::default(),
             requests: Mutex::default(),
             callback_copies: AtomicUsize::new(1),
@@ -111,7 +114,20 @@ impl Exchange {
     /// The fault ordered for the request at hand. An answer is lost only where that matters: of a change.
     pub(crate) fn next_fault(&self, is_change: bool) -> Option<Fault> {
         let mut faults = lock(&self.faults);
-        if faults.front() == Some(&Fault::LostAnswer) && !is_change { None } else { faults.pop_front() }
+        match faults.front() {
+            Some(Fault::LostAnswer) if !is_change => None,
+            Some(_) => faults.pop_front(),
+            None => {
+                let mut weather = lock(&self.weather);
+                let fault = weather.pop_front()?;
+                weather.push_back(fault);
+                fault
+            }
+        }
+    }
+
+    pub(crate) fn set_weather(&self, pattern: impl IntoIterator<Item = Option<Fault>>) {
+        *lock(&self.weather) = pattern.into_iter().collect();
     }
 
     pub(crate) fn note_request(&self, request: RestRequest) {

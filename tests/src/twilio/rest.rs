@@ -87,6 +87,7 @@ async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    tokio::time::sleep(exchange.options.rest_delay).await;
     let fault = exchange.next_fault(method != Method::GET);
     // Without `Accounts/{sid}`.
     let below = path.split('/').skip(2).collect::<Vec<_>>().join("/");

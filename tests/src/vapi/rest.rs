@@ -95,6 +95,7 @@ async fn record(State(shared): App, request: HttpRequest, next: Next) -> Respons
 
 /// Applies the fault ordered for this request, then checks the key.
 async fn admit(State(shared): App, mut request: HttpRequest, next: Next) -> Response {
+    tokio::time::sleep(shared.options.rest_delay).await;
     let creates_call = request.method() == "POST" && request.uri().path() == "/call";
     let calls_only = |fault: &Fault| matches!(fault, Fault::ConcurrencyBlocked | Fault::OverConcurrencyLimit);
     match shared.faults.take_if(|fault| creates_call || !calls_only(fault)) {

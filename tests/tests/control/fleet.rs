@@ -114,9 +114,15 @@ impl Fleet {
         Origin::start(self.env.clone()).await.expect("an origin")
     }
 
+    /// Runs a command of `tandem rollout`.
     pub(crate) async fn run(&self, args: &[&str]) -> Ran {
         let all: Vec<&str> = ["rollout"].iter().chain(args).copied().collect();
-        let output = Origin::output(&all, &self.env).await.expect("tandem runs");
+        self.tandem(&all).await
+    }
+
+    /// Runs a command of `tandem`.
+    pub(crate) async fn tandem(&self, args: &[&str]) -> Ran {
+        let output = Origin::output(args, &self.env).await.expect("tandem runs");
         Ran {
             code: output.status.code().expect("no signal"),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

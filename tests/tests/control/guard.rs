@@ -144,6 +144,36 @@ async fn worse_calls_turn_it_round_where_that_was_asked_for() {
 }
 
 #[tokio::test]
+async fn calls_are_compared_for_a_week_after_the_last_stage() {
+    let fleet = Fleet::with_agents(6).await;
+    fleet.past().await;
+    let _origin = fleet.origin().await;
+    let mut ids = Vec::new();
+    for names in ["'Agent 1', 'Agent 2', 'Agent 3'", "'Agent 4', 'Agent 5', 'Agent 6'"] {
+        let agents = fleet.value(&format!("select jsonb_agg(id) from agents where name in ({names})")).await;
+        let mut args = vec!["plan", "--json"];
+        for agent in agents.as_array().expect("agents") {
+            args.extend(["--agent", agent.as_str().expect("an id")]);
+        }
+        let id = fleet.run(&args).await.json()["id"].as_str().expect("an id").to_owned();
+        let done = fleet.run(&["start", &id, "--yes"]).await;
+        assert_eq!(done.code, 0, "{}", done.stdout);
+        ids.push(id);
+    }
+    fleet.calls("openai-realtime", 10, -1, "provider_failed", 3).await;
+    // The guard looks at the earlier one first.
+    for (id, ago) in ids.iter().zip(["7 days 1 hour", "6 days 23 hours"]) {
+        fleet.execute(&format!("update rollouts set changed_at = now() - interval '{ago}' where id = '{id}'")).await;
+    }
+
+    fleet.look().await;
+
+    let status = fleet.reaches(&ids[1], "paused").await;
+    assert_eq!(status["rollout"]["reason"], "guard");
+    assert_eq!(fleet.status(&ids[0]).await["rollout"]["state"], "completed");
+}
+
+#[tokio::test]
 async fn a_call_that_openai_could_not_have_failed_there() {
     let fleet = Fleet::with_agents(3).await;
     fleet.past().await;

@@ -184,6 +184,33 @@ async fn killed_in_the_middle_it_converges_both_ways() {
 }
 
 #[tokio::test]
+async fn a_small_rollout_does_not_wait_for_a_large_one() {
+    let fleet = Fleet::with_agents(100).await;
+    fleet
+        .execute(
+            "insert into projects (id, name) values ('00000000-0000-0000-0000-00000000bbbb', 'Other');
+             delete from phone_numbers where agent_id = md5('agent100')::uuid;
+             update agents set project_id = '00000000-0000-0000-0000-00000000bbbb' where id = md5('agent100')::uuid",
+        )
+        .await;
+    let large = fleet.plan(&["--percent", "100", "--guard", "off"]).await;
+    let plan = fleet.run(&["plan", "--project", "Other", "--percent", "100", "--guard", "off", "--json"]).await;
+    let small = plan.json()["id"].as_str().expect("an id").to_owned();
+    for id in [&large, &small] {
+        fleet.run(&["start", id, "--yes", "--wait", "0"]).await;
+    }
+
+    let _origin = fleet.origin().await;
+
+    eventually("both are done", async || {
+        (fleet.count("from rollouts where state = 'completed'").await == 2).then_some(())
+    })
+    .await;
+    let order = fleet.value("select jsonb_agg(id order by changed_at) from rollouts").await;
+    assert_eq!(order, json!([small, large]));
+}
+
+#[tokio::test]
 async fn a_pause_holds_and_a_start_goes_on() {
     let fleet = Fleet::with_agents(400).await;
     let id = fleet.plan(&["--percent", "100", "--guard", "off"]).await;

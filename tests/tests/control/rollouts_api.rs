@@ -64,8 +64,24 @@ async fn planned_started_advanced_and_rolled_back() {
         "target": "openai-realtime", "agentIds": agents, "pilots": [agents[0]], "guard": { "onFail": "pause" },
     });
 
+    // Its number goes straight to Vapi.
+    sqlx::query(
+        "insert into phone_numbers (id, project_id, number, agent_id) values (gen_random_uuid(), $1, '+15550109', $2)",
+    )
+    .bind(origin.project.0)
+    .bind(agents[0].0)
+    .execute(&origin.app.db)
+    .await
+    .expect("a number");
+
     let plan = origin.post("/api/rollouts/plan", &fields).await;
     assert_eq!(plan.status, 200, "{}", plan.body);
+    let at_twilio = &plan.body["agents"][0]["atTwilio"][0];
+    assert_eq!((&at_twilio["number"], &at_twilio["change"]), (&json!("+15550109"), &json!("set")));
+    assert_eq!((&at_twilio["found"], &at_twilio["wanted"]["voiceMethod"]), (&Value::Null, &json!("POST")));
+    assert_eq!(at_twilio["wanted"]["voiceUrl"], "https://edge.tandem.test/twilio/voice");
+    assert_eq!(at_twilio["wanted"]["voiceFallbackUrl"], "https://origin.tandem.test/twilio/voice");
+    assert_eq!(at_twilio["wanted"]["statusCallback"], "https://edge.tandem.test/twilio/status");
     assert_eq!(plan.body["stages"], json!(["pilot", "100%"]));
     assert_eq!(plan.body["agents"].as_array().map(Vec::len), Some(6));
     assert_eq!(plan.body["agents"][0]["agentId"], json!(agents[0]));
@@ -75,6 +91,10 @@ async fn planned_started_advanced_and_rolled_back() {
 
     let path = make(&origin, &fields).await;
     assert_eq!(systems(&origin).await, before, "making it switches nobody");
+    let changes = async |request: &str| origin.get(&origin.key, &format!("{path}/changes?request={request}")).await;
+    let pilot = changes("start").await.body["forth"].clone();
+    assert_eq!(pilot, json!([plan.body["agents"][0]]), "as in the plan");
+    assert_problem(&changes("pause").await, 400, "invalid_request");
     let listed = origin.get(&origin.key, "/api/rollouts?state=planned").await;
     assert_eq!(format!("/api/rollouts/{}", listed.body["items"][0]["id"].as_str().expect("an id")), path);
     assert_eq!(origin.get(&origin.key, "/api/rollouts?state=running").await.body["items"], json!([]));
@@ -89,6 +109,16 @@ async fn planned_started_advanced_and_rolled_back() {
     let one = origin.get(&origin.key, &format!("{path}/agents?state=switched")).await;
     assert_eq!(one.body["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(one.body["items"][0]["before"]["systemType"], "vapi");
+
+    assert_eq!(changes("advance").await.body["forth"].as_array().map(Vec::len), Some(5));
+    let back = changes("rollback").await.body["back"].clone();
+    assert_eq!((&back[0]["agentId"], &back[1]), (&json!(agents[0]), &Value::Null));
+    assert_eq!(
+        (&back[0]["before"]["systemType"], &back[0]["after"]["systemType"]),
+        (&json!("openai-realtime"), &json!("vapi"))
+    );
+    assert_eq!(back[0]["atTwilio"][0]["change"], "unchanged", "nobody has told Twilio yet");
+    assert_eq!(one.body["items"][0]["numbers"][0]["state"], "pending");
 
     let advance = format!("{path}/advance");
     assert_problem(&origin.post(&advance, &json!({ "confirm": true })).await, 409, "guard_undecided");
@@ -177,7 +207,9 @@ async fn only_for_the_project_and_only_with_a_key_that_may_write() {
     let stranger = origin.stranger_key().await;
     assert_eq!(origin.get(&stranger, "/api/rollouts").await.body["items"], json!([]));
     assert_problem(&origin.get(&stranger, &path).await, 404, "not_found");
-    assert_problem(&origin.get(&stranger, &format!("{path}/agents")).await, 404, "not_found");
+    for of in ["agents", "changes?request=start"] {
+        assert_problem(&origin.get(&stranger, &format!("{path}/{of}")).await, 404, "not_found");
+    }
     for which in moves {
         assert_problem(&send(&stranger, &format!("{path}/{which}"), &json!({})).await, 404, "not_found");
     }

@@ -2,71 +2,50 @@
 
 use std::fmt::Write as _;
 
+use origin::numbers::pointing::outlook::{Kind, NumberChange};
+use origin::providers::twilio::numbers::VoiceSettings;
+use origin::rollout::changes::{Changes, PlannedAgent, ReturningAgent};
 use origin::rollout::guard::{Finding, Measure, Side, Verdict};
-use origin::rollout::plan::{Plan, PlannedAgent};
+use origin::rollout::plan::Plan;
 use origin::rollout::settings::OnFail;
 use origin::rollout::state::{Reason, State};
-use origin::rollout::view::{AgentCounts, ItemView, RolloutView, VerdictView};
+use origin::rollout::view::{AgentCounts, ItemView, NumberView, RolloutView, VerdictView};
 use origin::store::rollouts::RolloutId;
 use origin::store::rollouts::numbers::Group;
-use origin::switching::Image;
-use serde::Serialize;
-use serde_json::Value;
-use shared::{AgentId, SystemType};
 
 /// What a command would change.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Changes {
-    /// Where agents would go.
-    #[serde(skip)]
-    pub(super) target: SystemType,
-    /// Agents that would be switched.
-    pub(super) forth: Vec<PlannedAgent>,
-    /// Agents that would be switched back.
-    pub(super) back: Vec<ItemView>,
-    /// Agents that are gone.
-    pub(super) gone: Vec<AgentId>,
-}
-
-impl Changes {
-    pub(super) fn agents(&self) -> usize {
-        self.forth.len() + self.back.len()
+pub(super) fn changes(changes: &Changes) -> String {
+    let mut text = String::new();
+    for agent in &changes.forth {
+        write_agent(&mut text, agent);
     }
-
-    pub(super) fn text(&self) -> String {
-        let mut text = String::new();
-        for agent in &self.forth {
-            write_agent(&mut text, agent);
+    for ReturningAgent { agent, gone } in &changes.back {
+        write_agent(&mut text, agent);
+        for number in gone {
+            let _ = writeln!(text, "    {number}: the agent answers it no more; it stays as it is");
         }
-        for agent in &self.back {
-            let name = agent.name.as_deref().unwrap_or("(gone)");
-            let _ = writeln!(text, "  {name} ({}): back to {}", agent.agent_id, before(agent.before.as_ref()));
-        }
-        for agent in &self.gone {
-            let _ = writeln!(text, "  {agent}: is gone");
-        }
-        let _ = match (self.forth.len(), self.back.len()) {
-            (0, 0) => writeln!(text, "Nothing to change."),
-            (0, back) => writeln!(text, "{} would be switched back.", plural(back, "agent")),
-            (forth, _) => writeln!(
-                text,
-                "{} with {} would be switched to {}.",
-                plural(forth, "agent"),
-                plural(self.forth.iter().map(|agent| agent.before.numbers.len()).sum(), "number"),
-                self.target
-            ),
-        };
-        text
     }
-}
-
-/// What a before-image says, in a few words.
-fn before(image: Option<&Value>) -> String {
-    match image.and_then(|image| serde_json::from_value::<Image>(image.clone()).ok()) {
-        Some(image) => format!("{}, {}", image.system_type, plural(image.numbers.len(), "number")),
-        None => "what is not known".to_owned(),
+    for agent in &changes.gone {
+        let _ = writeln!(text, "  {agent}: is gone");
     }
+    for number in &changes.again {
+        let _ = write!(text, "  tried again: ");
+        write_number(&mut text, number);
+    }
+    let forth = changes.forth.iter().map(|agent| agent.before.numbers.len()).sum();
+    let _ = match (changes.forth.len(), changes.back.len(), changes.again.len()) {
+        (0, 0, 0) => writeln!(text, "Nothing to change."),
+        (0, 0, again) => writeln!(text, "{} would be tried again at Twilio.", plural(again, "number")),
+        (0, back, _) => writeln!(text, "{} would be switched back.", plural(back, "agent")),
+        (agents, ..) => writeln!(
+            text,
+            "{} with {} would be switched to {}.",
+            plural(agents, "agent"),
+            plural(forth, "number"),
+            changes.target
+        ),
+    };
+    text
 }
 
 fn plural(count: usize, word: &str) -> String {
@@ -87,6 +66,42 @@ fn write_agent(text: &mut String, agent: &PlannedAgent) {
     for (before, after) in agent.before.numbers.iter().zip(&after.numbers) {
         let _ = writeln!(text, "    {}: {} -> {}", before.number, before.system_type, after.system_type);
     }
+    for number in &agent.at_twilio {
+        let _ = write!(text, "    ");
+        write_number(text, number);
+    }
+}
+
+/// What becomes of a number at Twilio, in one line.
+fn write_number(text: &mut String, change: &NumberChange) {
+    let NumberChange { number, change, found, wanted } = change;
+    let _ = write!(text, "{number} at Twilio: ");
+    let _ = match (change, found, wanted) {
+        (Kind::Set, Some(found), Some(wanted)) => writeln!(text, "{}", differences(found, wanted)),
+        (Kind::Set, _, wanted) => {
+            let wanted = wanted.as_ref().map(|wanted| differences(&VoiceSettings::default(), wanted));
+            writeln!(text, "not asked yet -> {}", wanted.unwrap_or_default().replace("(none) -> ", ""))
+        }
+        (Kind::Unchanged, found, _) => {
+            let url = found.as_ref().and_then(|found| found.voice_url.as_deref());
+            writeln!(text, "stays as it is{}", url.map(|url| format!(", VoiceUrl {url}")).unwrap_or_default())
+        }
+        (Kind::LeftAlone, found, _) => {
+            let url = found.as_ref().and_then(|found| found.voice_url.as_deref()).unwrap_or("(none)");
+            writeln!(text, "LEFT ALONE, as somebody else has changed it: VoiceUrl {url}")
+        }
+        (Kind::NotTold, ..) => writeln!(text, "nothing, it comes to us whichever system answers"),
+        (Kind::Unknown, ..) => writeln!(text, "not asked yet; stays as it is if it leads to Vapi, else what Vapi sets"),
+    };
+}
+
+/// Setting by setting, by the names in Twilio's API.
+fn differences(found: &VoiceSettings, wanted: &VoiceSettings) -> String {
+    let changed = found.named().into_iter().zip(wanted.named()).filter(|((_, before), (_, after))| before != after);
+    let told = |value: Option<&str>| value.unwrap_or("(none)").to_owned();
+    let all: Vec<String> =
+        changed.map(|((name, before), (_, after))| format!("{name} {} -> {}", told(before), told(after))).collect();
+    all.join(", ")
 }
 
 pub(super) fn plan(plan: &Plan, id: Option<RolloutId>) -> String {
@@ -241,6 +256,11 @@ pub(super) fn status(view: &RolloutView, agents: &[ItemView], note: Option<&str>
             (Some(code), Some(error)) => writeln!(text, ": {code}: {error}"),
             _ => writeln!(text),
         };
+        for NumberView { number, state, error_code, error, .. } in &agent.numbers {
+            if let (Some(code), Some(error)) = (error_code, error) {
+                let _ = writeln!(text, "    {number}: {state}: {code}: {error}");
+            }
+        }
     }
     if let Some(note) = note {
         let _ = writeln!(text, "{}.", sentence(note));

@@ -26,12 +26,14 @@ use crate::App;
 use crate::http::auth::Reader;
 use crate::http::extract::{Id, Params};
 use crate::http::problem::Problem;
+use crate::rollout::changes::{self, Changes};
 use crate::rollout::cohort::Stage;
 use crate::rollout::plan::{self, Plan, PlanError, PlanRequest};
 use crate::rollout::settings::GuardSettings;
 use crate::rollout::state::{Reason, State as RolloutState};
 use crate::rollout::view::{self, ItemView, RolloutView};
-use crate::store::rollouts::items::{self, ItemState};
+use crate::rollout::{Request, Waived};
+use crate::store::rollouts::items::ItemState;
 use crate::store::rollouts::{self, Rollout, RolloutId, Scope};
 
 /// The paths.
@@ -41,6 +43,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(preview))
         .routes(routes!(show))
         .routes(routes!(list_agents))
+        .routes(routes!(preview_move))
         .merge(moves::router())
 }
 
@@ -202,7 +205,8 @@ pub async fn list(
 
 /// Show what a rollout would change.
 ///
-/// Agent by agent, what it and its numbers are and what they would be. Nothing is changed or recorded.
+/// Agent by agent, what it and its numbers are and what they would be, and what becomes of the numbers at Twilio as far
+/// as is known of what they have there. Nothing is changed or recorded.
 #[utoipa::path(
     post, path = "/rollouts/plan", operation_id = "planRollout", tag = "rollouts", request_body = RolloutFields,
     responses((status = 200, description = "The plan.", body = Plan))
@@ -213,7 +217,7 @@ pub async fn preview(State(app): State<Arc<App>>, post: Post<RolloutFields>) -> 
         Begun::Now(work) => work,
         Begun::Before(answer) => return Ok(answer),
     };
-    let plan = plan::plan(work.conn(), app.config.systems(), &fields.request(writer.project)?).await?;
+    let plan = plan::plan(work.conn(), &app.config, &fields.request(writer.project)?).await?;
     let answer = Answer::new(StatusCode::OK, &plan)?;
     work.finish(answer).await
 }
@@ -235,7 +239,7 @@ pub async fn create(State(app): State<Arc<App>>, post: Post<RolloutFields>) -> R
         Begun::Before(answer) => return Ok(answer),
     };
     let request = fields.request(writer.project)?;
-    let plan = plan::plan(work.conn(), app.config.systems(), &request).await?;
+    let plan = plan::plan(work.conn(), &app.config, &request).await?;
     let id = plan::record(work.conn(), &request.scope, &plan, &writer.actor).await?;
     let rollout = rollouts::get(work.conn(), Some(writer.project), id).await?.ok_or_else(not_found)?;
     let revision = revision(&rollout);
@@ -298,8 +302,51 @@ pub async fn list_agents(
     rollouts::get(&mut conn, Some(reader.project), id).await?.ok_or_else(not_found)?;
     // Places are counted from 1.
     let after = cursor.map_or(0, Cursor::key);
-    let rows = items::list(&mut conn, id, state, after, Limit::to_fetch(limit)).await?;
-    Ok(Json(Page::new(rows, limit, |item| item.position, ItemView::from)))
+    let rows = view::agents(&mut conn, id, state, after, Limit::to_fetch(limit)).await?;
+    Ok(Json(Page::new(rows, limit, |(position, _)| *position, |(_, agent)| agent)))
+}
+
+/// What to preview.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct Wanted {
+    /// What would be asked for.
+    #[param(inline)]
+    request: Move,
+}
+
+/// What can be asked of a rollout.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum Move {
+    Start,
+    Advance,
+    Rollback,
+}
+
+/// Show what a start, an advance or a rollback would change.
+///
+/// Worked out now; nothing is changed, and whether it would be refused is not looked at.
+#[utoipa::path(
+    get, path = "/rollouts/{id}/changes", operation_id = "previewRollout", tag = "rollouts",
+    params(("id" = RolloutId, Path), Wanted),
+    responses((status = 200, description = "The changes.", body = Changes))
+)]
+pub async fn preview_move(
+    State(app): State<Arc<App>>,
+    reader: Reader,
+    Id(id): Id<RolloutId>,
+    Params(wanted): Params<Wanted>,
+) -> Result<Json<Changes>, Problem> {
+    let request = match wanted.request {
+        Move::Start => Request::Start,
+        Move::Advance => Request::Advance(Waived::default()),
+        Move::Rollback => Request::RollBack,
+    };
+    let mut conn = app.db.acquire().await?;
+    let rollout = rollouts::get(&mut conn, Some(reader.project), id).await?.ok_or_else(not_found)?;
+    Ok(Json(changes::preview(&mut conn, &app.config, &rollout, request).await?))
 }
 
 fn not_found() -> Problem {

@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Bases;
 use super::work::{self, Outcome};
-use crate::providers::twilio::numbers::VoiceSettings;
 use crate::store::{self, StoreError, pointings};
 use crate::telemetry::OutcomeLabels;
 use crate::{App, jobs};
@@ -59,12 +58,7 @@ impl TaskHandler for PointNumbers {
 /// Points every number that is due, until none will be for a while.
 pub async fn run(app: &App) -> Result<(), StoreError> {
     let Some(twilio) = &app.config.twilio else { return Ok(()) };
-    let config = &app.config;
-    let vapi = config.vapi.as_ref().map_or("https://api.vapi.ai", |vapi| vapi.api_url.as_str());
-    let bases = Bases {
-        edge: VoiceSettings::to_edge(&config.edge_base(), &config.origin_base()),
-        vapi: vapi.trim_end_matches('/').to_owned(),
-    };
+    let bases = Bases::of(&app.config);
     let pace = Pace::default();
     while !app.shutdown.is_cancelled() {
         let workers = (0..twilio.concurrency.get()).map(|_| work(app, &bases, &pace));

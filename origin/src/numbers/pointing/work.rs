@@ -15,9 +15,9 @@ use crate::App;
 use crate::config;
 use crate::providers::twilio::numbers::{Numbers, NumbersError, OwnedNumber, VoiceSettings};
 use crate::providers::vapi::phone_numbers::PhoneNumbersError;
-use crate::store::StoreError;
 use crate::store::events::{self, Actor, NewEvent};
 use crate::store::pointings::{self, Noted, Place, Pointing, PointingState, Setback, Task};
+use crate::store::{StoreError, rollouts};
 
 /// The event of a number that was pointed elsewhere.
 const POINTED: &str = "number.pointed";
@@ -225,6 +225,14 @@ impl Worker<'_> {
             remembered: pointing.remembered.clone(),
             vapi_saved: pointing.vapi_saved,
         };
+        let found = Some(&now.owned.settings).filter(|found| **found != self.bases.edge);
+        let mut conn = self.app.db.acquire().await?;
+        let is_untouched = rollouts::numbers::note_found(&mut conn, pointing.number_id, found).await?;
+        drop(conn);
+        if is_untouched && pointing.place == Place::Vapi {
+            let found = std::slice::from_ref(&now.owned.settings);
+            return self.note(&now, found, pointing.assistant.as_ref(), false).await;
+        }
         self.catch_up(&now).await?;
         let mut verdict = self.judge(&mut now).await?;
         let goes_to_vapi = pointing.place == Place::Vapi;

@@ -109,24 +109,24 @@ impl VoiceSettings {
         }
     }
 
+    /// All of them by their names in Twilio's API.
+    pub fn named(&self) -> [(&'static str, Option<&str>); 8] {
+        [
+            ("VoiceUrl", self.voice_url.as_deref()),
+            ("VoiceMethod", self.voice_method.as_deref()),
+            ("VoiceFallbackUrl", self.voice_fallback_url.as_deref()),
+            ("VoiceFallbackMethod", self.voice_fallback_method.as_deref()),
+            ("StatusCallback", self.status_callback.as_deref()),
+            ("StatusCallbackMethod", self.status_callback_method.as_deref()),
+            ("VoiceApplicationSid", self.voice_application_sid.as_deref()),
+            ("TrunkSid", self.trunk_sid.as_deref()),
+        ]
+    }
+
     /// All of them, so that nothing of what was there stays; blank clears.
     fn form(&self) -> [(&'static str, &str); 8] {
-        fn text(value: Option<&String>) -> &str {
-            value.map_or("", String::as_str)
-        }
-        fn method(value: Option<&String>) -> &str {
-            value.map_or("POST", String::as_str)
-        }
-        [
-            ("VoiceUrl", text(self.voice_url.as_ref())),
-            ("VoiceMethod", method(self.voice_method.as_ref())),
-            ("VoiceFallbackUrl", text(self.voice_fallback_url.as_ref())),
-            ("VoiceFallbackMethod", method(self.voice_fallback_method.as_ref())),
-            ("StatusCallback", text(self.status_callback.as_ref())),
-            ("StatusCallbackMethod", method(self.status_callback_method.as_ref())),
-            ("VoiceApplicationSid", text(self.voice_application_sid.as_ref())),
-            ("TrunkSid", text(self.trunk_sid.as_ref())),
-        ]
+        let blank = |name: &str| if name.ends_with("Method") { "POST" } else { "" };
+        self.named().map(|(name, value)| (name, value.unwrap_or_else(|| blank(name))))
     }
 }
 

@@ -271,17 +271,18 @@ pub async fn failed(
     Ok(())
 }
 
-/// Lets what failed be tried again.
-pub async fn retry(conn: &mut PgConnection, rollout: RolloutId) -> Result<u64> {
-    let done = sqlx::query!(
-        "update rollout_items
-         set state = case state when 'failed' then 'planned' else 'switched' end, error_code = null, error = null
-         where rollout_id = $1 and state in ('failed', 'restore_failed')",
-        rollout.0
+/// Lets agents be tried again that could not be switched, or could not be switched back.
+pub async fn retry(conn: &mut PgConnection, rollout: RolloutId, failed: ItemState) -> Result<()> {
+    let again = if failed == ItemState::RestoreFailed { ItemState::Switched } else { ItemState::Planned };
+    sqlx::query!(
+        "update rollout_items set state = $3, error_code = null, error = null where rollout_id = $1 and state = $2",
+        rollout.0,
+        failed.as_str(),
+        again.as_str()
     )
     .execute(conn)
     .await?;
-    Ok(done.rows_affected())
+    Ok(())
 }
 
 /// How many agents of a stage are in a state.

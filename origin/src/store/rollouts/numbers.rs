@@ -4,23 +4,25 @@
 //! end there, what stands there counts.
 
 use serde::Serialize;
-use shared::{AgentId, NumberId};
+use shared::{AgentId, E164, NumberId};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use super::super::{Result, StoreError};
+use super::super::{Result, StoreError, encode, text};
 use super::RolloutId;
 use crate::providers::twilio::numbers::VoiceSettings;
+use crate::store::pointings::Place;
 
 /// Notes where an agent's numbers are before it is switched. The agent must be locked.
 pub async fn note_before(conn: &mut PgConnection, rollout: RolloutId, agent: AgentId) -> Result<()> {
     sqlx::query!(
-        "insert into rollout_numbers (rollout_id, number_id, agent_id, number, place, settings)
-         select $1, n.id, n.agent_id, n.number, p.place, case when p.state = 'settled' then p.found end
+        "insert into rollout_numbers (rollout_id, number_id, agent_id, number, place)
+         select $1, n.id, n.agent_id, n.number, p.place
          from phone_numbers n left join pointings p on p.number_id = n.id
          where n.agent_id = $2
          on conflict (rollout_id, number_id) do update set
-             agent_id = excluded.agent_id, place = excluded.place, settings = excluded.settings, state = 'none',
+             agent_id = excluded.agent_id, place = excluded.place, settings = null, seen = false, state = 'none',
              error_code = null, error = null",
         rollout.0,
         agent.0
@@ -28,6 +30,23 @@ pub async fn note_before(conn: &mut PgConnection, rollout: RolloutId, agent: Age
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Notes what Twilio says of a number, before anything is written: where it is asked for the first time since a rollout
+/// switched the number's agent, that is what the number had before. `None`: settings with which calls come to us, which
+/// are no way back to Vapi. Tells whether a rollout that is being rolled back finds the number as it was.
+pub async fn note_found(conn: &mut PgConnection, number: NumberId, settings: Option<&VoiceSettings>) -> Result<bool> {
+    let rows = sqlx::query_scalar!(
+        r#"update rollout_numbers n set seen = true, settings = $2
+           from rollouts r
+           where n.number_id = $1 and not n.seen and n.state <> 'none' and r.id = n.rollout_id
+           returning (r.state = 'rolling_back' and n.place is distinct from 'edge' and n.settings is not null) as "untouched!""#,
+        number.0,
+        settings.map(encode).transpose()?
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.contains(&true))
 }
 
 /// Forgets the numbers of an agent that was not switched after all.
@@ -67,11 +86,8 @@ pub async fn wait_for(conn: &mut PgConnection, rollout: RolloutId, number: Numbe
 
 /// Notes what has come of the numbers. Gives how many are still on their way.
 pub async fn sync(conn: &mut PgConnection, rollout: RolloutId) -> Result<u64> {
-    // Calls that left Vapi: the settings they had are known by now at the latest.
     sqlx::query!(
-        "update rollout_numbers r set
-             state = p.state, error_code = p.error_code, error = p.error,
-             settings = case when r.place is distinct from 'edge' then coalesce(r.settings, p.remembered) else r.settings end
+        "update rollout_numbers r set state = p.state, error_code = p.error_code, error = p.error
          from pointings p
          where r.rollout_id = $1 and p.number_id = r.number_id and r.state in ('pending', 'conflict', 'failed')
            and (p.state, p.error_code) is distinct from (r.state, r.error_code)",
@@ -102,36 +118,84 @@ pub async fn before(
     rollout: RolloutId,
     agent: AgentId,
 ) -> Result<Vec<(NumberId, VoiceSettings)>> {
+    let numbers = of_agents(conn, rollout, &[agent]).await?;
+    Ok(numbers.into_iter().filter_map(|number| Some((number.number_id, number.way_back()?))).collect())
+}
+
+/// A number of a rollout's agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RolloutNumber {
+    /// Its record.
+    pub number_id: NumberId,
+    /// Who answered it.
+    pub agent_id: AgentId,
+    /// The number.
+    pub number: E164,
+    /// Where its calls went before; `None`: Twilio had not been told about it.
+    pub place: Option<Place>,
+    /// With which settings at Twilio; `None`: it was not asked since, or they came to us.
+    pub before: Option<VoiceSettings>,
+    /// Twilio was asked since its agent was switched.
+    pub seen: bool,
+    /// What came of it: `none`, `pending`, `settled`, `conflict` or `failed`.
+    pub state: String,
+    /// Why it failed, in one word.
+    pub error_code: Option<String>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+impl RolloutNumber {
+    /// The settings that it is to have again, if its calls went straight to Vapi.
+    pub fn way_back(&self) -> Option<VoiceSettings> {
+        self.before.clone().filter(|_| self.place != Some(Place::Edge))
+    }
+}
+
+/// The numbers of these agents of a rollout, as they stand now.
+pub async fn of_agents(conn: &mut PgConnection, rollout: RolloutId, agents: &[AgentId]) -> Result<Vec<RolloutNumber>> {
+    let agents: Vec<Uuid> = agents.iter().map(|agent| agent.0).collect();
     let rows = sqlx::query!(
-        r#"select r.number_id, coalesce(r.settings, p.remembered) as "settings!"
-           from rollout_numbers r
-           join phone_numbers n on n.id = r.number_id and n.agent_id = r.agent_id
-           join pointings p on p.number_id = r.number_id
-           where r.rollout_id = $1 and r.agent_id = $2 and r.place is distinct from 'edge'
-             and coalesce(r.settings, p.remembered) is not null
-           order by r.number_id"#,
+        r#"select r.number_id, r.agent_id, r.number, r.place, r.settings, r.seen,
+                  case when r.state in ('none', 'settled') then r.state else coalesce(p.state, r.state) end as "state!",
+                  case when r.state in ('none', 'settled') then null else coalesce(p.error_code, r.error_code) end as error_code,
+                  case when r.state in ('none', 'settled') then null else coalesce(p.error, r.error) end as error
+           from rollout_numbers r left join pointings p on p.number_id = r.number_id
+           where r.rollout_id = $1 and r.agent_id = any($2) order by r.number"#,
         rollout.0,
-        agent.0
+        &agents
     )
     .fetch_all(conn)
     .await?;
     rows.into_iter()
         .map(|row| {
-            let settings = serde_json::from_value(row.settings).map_err(|_| StoreError::Corrupt("voice settings"))?;
-            Ok((NumberId(row.number_id), settings))
+            let place = row.place.map(|place| place.parse().map_err(|()| StoreError::Corrupt("place of a number")));
+            let before = row.settings.map(serde_json::from_value).transpose();
+            Ok(RolloutNumber {
+                number_id: NumberId(row.number_id),
+                agent_id: AgentId(row.agent_id),
+                number: text(&row.number, "phone number")?,
+                place: place.transpose()?,
+                before: before.map_err(|_| StoreError::Corrupt("voice settings"))?,
+                seen: row.seen,
+                state: row.state,
+                error_code: row.error_code,
+                error: row.error,
+            })
         })
         .collect()
 }
 
 /// Numbers that came to a bad end.
-pub async fn failed(conn: &mut PgConnection, rollout: RolloutId) -> Result<Vec<NumberId>> {
-    let ids = sqlx::query_scalar!(
-        "select number_id from rollout_numbers where rollout_id = $1 and state in ('conflict', 'failed') order by number_id",
+pub async fn failed(conn: &mut PgConnection, rollout: RolloutId) -> Result<Vec<(NumberId, E164)>> {
+    let rows = sqlx::query!(
+        "select number_id, number from rollout_numbers
+         where rollout_id = $1 and state in ('conflict', 'failed') order by number_id",
         rollout.0
     )
     .fetch_all(conn)
     .await?;
-    Ok(ids.into_iter().map(NumberId).collect())
+    rows.into_iter().map(|row| Ok((NumberId(row.number_id), text(&row.number, "phone number")?))).collect()
 }
 
 /// Numbers that stand alike.
