@@ -147,6 +147,7 @@ pub(crate) async fn prepare(world: &World, operation: &Operation) -> Call {
         | "listRolloutAgents"
         | "listTools"
         | "getTool" => call,
+        "previewRollout" => Call::new(format!("{}?request=start", call.path)),
         "explainRoute" => Call::new("/api/routes/explain?to=%2B15550100001"),
 
         "createAgent" => call.body(json!({ "name": own("agent") })).makes("agent.created"),
@@ -209,7 +210,7 @@ async fn resource(world: &World, operation: &str) -> String {
             made(origin, "/api/numbers", &wanted).await
         }
         "getProject" | "changeProject" => origin.project.to_string(),
-        "getRollout" | "listRolloutAgents" | "startRollout" => rollout(origin, &[]).await,
+        "getRollout" | "listRolloutAgents" | "previewRollout" | "startRollout" => rollout(origin, &[]).await,
         "advanceRollout" => rollout(origin, &["start", "work"]).await,
         "pauseRollout" | "rollBackRollout" => rollout(origin, &["start"]).await,
         "getTool" | "changeTool" | "deleteTool" => {
