@@ -1,6 +1,7 @@
 //! Rollouts of numbers at Twilio: what Twilio refuses, loses or asks to wait for, and the way back to exactly what it had.
 
 use serde_json::{Value, json};
+use tests::gate::When;
 use tests::twilio::{Fault, Number};
 
 use crate::fleet::{Fleet, number};
@@ -92,6 +93,31 @@ async fn what_twilio_asks_to_wait_for_is_told_and_waited_for() {
     assert!(told["nextAttemptSeconds"].is_number(), "{told}");
     let done = fleet.run(&["start", &id, "--yes"]).await;
     assert_eq!((done.code, fleet.at_edge().await), (0, 9), "{} {}", done.stdout, done.stderr);
+}
+
+#[tokio::test]
+async fn numbers_do_not_wait_for_one_that_twilio_is_slow_with() {
+    let fleet = Fleet::at_twilio(2).await;
+    let mut ids = Vec::new();
+    for agent in ["Agent 1", "Agent 2"] {
+        let id = fleet.value(&format!("select to_jsonb(id) from agents where name = '{agent}'")).await;
+        let plan = fleet.run(&["plan", "--agent", id.as_str().expect("an id"), "--guard", "off", "--json"]).await;
+        ids.push(plan.json()["id"].as_str().expect("an id").to_owned());
+    }
+    let _origin = fleet.origin().await;
+    let slow = fleet.twilio().hold(When::Before, "GET", "IncomingPhoneNumbers");
+    fleet.run(&["start", &ids[0], "--wait", "0"]).await;
+    slow.reached().await;
+    let settled = "from pointings where state = 'settled'";
+    eventually("two are settled", async || (fleet.count(settled).await == 2).then_some(())).await;
+
+    fleet.run(&["start", &ids[1], "--wait", "0"]).await;
+
+    eventually("three more are settled", async || (fleet.count(settled).await == 5).then_some(())).await;
+    assert_eq!(fleet.count("from pointings where attempts > 0").await, 0, "the slow one was not given up yet");
+    drop(slow);
+    let done = fleet.run(&["start", &ids[0]]).await;
+    assert_eq!((done.code, fleet.at_edge().await), (0, 6), "{}", done.stdout);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The job that points numbers: all that are due, a few at a time, at the pace that Twilio allows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -19,7 +20,7 @@ use crate::{App, jobs};
 
 /// For how long a number is one worker's: longer than all its requests may take.
 const CLAIM: Duration = Duration::from_mins(2);
-/// How often a run looks whether another number is due.
+/// How often a run, and each of its workers that has nothing to do, looks whether another number is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A run waits so long for the next number. What is due later, the run of another minute finds.
 const PATIENCE: f64 = 30.0;
@@ -59,9 +60,9 @@ impl TaskHandler for PointNumbers {
 pub async fn run(app: &App) -> Result<(), StoreError> {
     let Some(twilio) = &app.config.twilio else { return Ok(()) };
     let bases = Bases::of(&app.config);
-    let pace = Pace::default();
+    let (pace, busy) = (Pace::default(), AtomicUsize::new(0));
     while !app.shutdown.is_cancelled() {
-        let workers = (0..twilio.concurrency.get()).map(|_| work(app, &bases, &pace));
+        let workers = (0..twilio.concurrency.get()).map(|_| work(app, &bases, &pace, &busy));
         join_all(workers).await.into_iter().collect::<Result<(), _>>()?;
         match pointings::next_due(&mut *app.db.acquire().await?).await? {
             Some(seconds) if seconds <= PATIENCE => {
@@ -76,16 +77,35 @@ pub async fn run(app: &App) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// One number after another, until none is due.
-async fn work(app: &App, bases: &Bases, pace: &Pace) -> Result<(), StoreError> {
+/// One number after another, until none is due and nobody works on one any more: meanwhile others may become due, which
+/// must not wait for the slowest.
+async fn work(app: &App, bases: &Bases, pace: &Pace, busy: &AtomicUsize) -> Result<(), StoreError> {
     while !app.shutdown.is_cancelled() {
         pace.wait().await;
-        let Some(number) = claim(app).await? else { return Ok(()) };
-        let outcome = work::attempt(app, bases, number).await?;
-        app.metrics.pointings.get_or_create(&OutcomeLabels { outcome: outcome.label() }).inc();
-        pace.note(outcome).await;
+        busy.fetch_add(1, Ordering::Relaxed);
+        let worked = work_on_one(app, bases, pace).await;
+        let are_others_busy = busy.fetch_sub(1, Ordering::Relaxed) > 1;
+        if worked? {
+            continue;
+        }
+        if !are_others_busy {
+            break;
+        }
+        tokio::select! {
+            () = sleep(LOOK_EVERY) => {}
+            () = app.shutdown.cancelled() => {}
+        }
     }
     Ok(())
+}
+
+/// `false`: none is due.
+async fn work_on_one(app: &App, bases: &Bases, pace: &Pace) -> Result<bool, StoreError> {
+    let Some(number) = claim(app).await? else { return Ok(false) };
+    let outcome = work::attempt(app, bases, number).await?;
+    app.metrics.pointings.get_or_create(&OutcomeLabels { outcome: outcome.label() }).inc();
+    pace.note(outcome).await;
+    Ok(true)
 }
 
 async fn claim(app: &App) -> Result<Option<NumberId>, StoreError> {
