@@ -11,6 +11,7 @@ use shared::NumberId;
 use sqlx::PgConnection;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::Bases;
 use super::work::{self, Outcome};
@@ -20,7 +21,7 @@ use crate::{App, jobs};
 
 /// For how long a number is one worker's: longer than all its requests may take.
 const CLAIM: Duration = Duration::from_mins(2);
-/// How often a run, and each of its workers that has nothing to do, looks whether another number is due.
+/// How often a run, and each of its hands that has nothing to do, looks whether another number is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A run waits so long for the next number. What is due later, the run of another minute finds.
 const PATIENCE: f64 = 30.0;
@@ -60,9 +61,10 @@ impl TaskHandler for PointNumbers {
 pub async fn run(app: &App) -> Result<(), StoreError> {
     let Some(twilio) = &app.config.twilio else { return Ok(()) };
     let bases = Bases::of(&app.config);
-    let (pace, busy) = (Pace::default(), AtomicUsize::new(0));
+    let pace = Pace::default();
     while !app.shutdown.is_cancelled() {
-        let workers = (0..twilio.concurrency.get()).map(|_| work(app, &bases, &pace, &busy));
+        let hands = Hands::default();
+        let workers = (0..twilio.concurrency.get()).map(|_| work(app, &bases, &pace, &hands));
         join_all(workers).await.into_iter().collect::<Result<(), _>>()?;
         match pointings::next_due(&mut *app.db.acquire().await?).await? {
             Some(seconds) if seconds <= PATIENCE => {
@@ -77,22 +79,30 @@ pub async fn run(app: &App) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// One number after another, until none is due and nobody works on one any more: meanwhile others may become due, which
-/// must not wait for the slowest.
-async fn work(app: &App, bases: &Bases, pace: &Pace, busy: &AtomicUsize) -> Result<(), StoreError> {
-    while !app.shutdown.is_cancelled() {
+/// Those who work on numbers at the same time. They end together: meanwhile others may become due, which must not wait
+/// for the slowest.
+#[derive(Debug, Default)]
+struct Hands {
+    busy: AtomicUsize,
+    over: CancellationToken,
+}
+
+/// One number after another, until none is due and nobody works on one any more.
+async fn work(app: &App, bases: &Bases, pace: &Pace, hands: &Hands) -> Result<(), StoreError> {
+    while !app.shutdown.is_cancelled() && !hands.over.is_cancelled() {
         pace.wait().await;
-        busy.fetch_add(1, Ordering::Relaxed);
+        hands.busy.fetch_add(1, Ordering::Relaxed);
         let worked = work_on_one(app, bases, pace).await;
-        let are_others_busy = busy.fetch_sub(1, Ordering::Relaxed) > 1;
+        let are_others_busy = hands.busy.fetch_sub(1, Ordering::Relaxed) > 1;
         if worked? {
             continue;
         }
         if !are_others_busy {
-            break;
+            hands.over.cancel();
         }
         tokio::select! {
             () = sleep(LOOK_EVERY) => {}
+            () = hands.over.cancelled() => {}
             () = app.shutdown.cancelled() => {}
         }
     }
